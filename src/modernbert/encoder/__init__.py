@@ -1,0 +1,1 @@
+"""The parts that an encoder is built from (FlexBERT), and the encoder."""

@@ -1,0 +1,131 @@
+"""One layer of an encoder: attention, an MLP, and where the norms stand around them.
+
+    pre-norm   x + attn(norm(x)), then x + mlp(norm(x))        ModernBERT
+    post-norm  norm(x + attn(x)), then norm(x + mlp(x))        BERT
+    parallel   x + attn(norm(x)) + mlp(norm(x)), one norm      GPT-J
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from torch import nn
+
+from modernbert.encoder.config import Part
+from modernbert.encoder.norm import LayerNormConfig
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from modernbert.encoder.embedding import NormPart
+    from modernbert.text.batch import PackedBatch
+
+
+class AttentionPart(Protocol):
+    """Attention: `AttentionConfig` or a user's own; its module is called as `module(x, batch, backend)`."""
+
+    def build(self, hidden_size: int) -> nn.Module:
+        """The module: [T, D] -> [T, D]."""
+        ...
+
+
+class MlpPart(Protocol):
+    """What each token goes through alone: `MlpConfig`, `GluConfig` or a user's own."""
+
+    def build(self, hidden_size: int) -> nn.Module:
+        """The module: [T, D] -> [T, D]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreNormConfig(Part):
+    """Norms before attention and MLP; a norm of None is left out (ModernBERT's first layer has no attention norm)."""
+
+    kind: ClassVar[str] = "pre_norm"
+    attention: AttentionPart
+    mlp: MlpPart
+    attention_norm: NormPart | None = LayerNormConfig()
+    mlp_norm: NormPart | None = LayerNormConfig()
+
+    def build(self, hidden_size: int) -> PreNormBlock:
+        """The module: called as `module(x, batch, backend)`, [T, D] -> [T, D]."""
+        return PreNormBlock(self, hidden_size)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PostNormConfig(Part):
+    """Norms on the sums."""
+
+    kind: ClassVar[str] = "post_norm"
+    attention: AttentionPart
+    mlp: MlpPart
+    attention_norm: NormPart | None = LayerNormConfig()
+    mlp_norm: NormPart | None = LayerNormConfig()
+
+    def build(self, hidden_size: int) -> PostNormBlock:
+        """The module: called as `module(x, batch, backend)`, [T, D] -> [T, D]."""
+        return PostNormBlock(self, hidden_size)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParallelConfig(Part):
+    """Attention and MLP side by side, behind one norm."""
+
+    kind: ClassVar[str] = "parallel"
+    attention: AttentionPart
+    mlp: MlpPart
+    norm: NormPart | None = LayerNormConfig()
+
+    def build(self, hidden_size: int) -> ParallelBlock:
+        """The module: called as `module(x, batch, backend)`, [T, D] -> [T, D]."""
+        return ParallelBlock(self, hidden_size)
+
+
+class PreNormBlock(nn.Module):
+    """`x + attn(norm(x))`, then `x + mlp(norm(x))`."""
+
+    def __init__(self, config: PreNormConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.attn_norm = _build_norm(config.attention_norm, hidden_size)
+        self.attn = config.attention.build(hidden_size)
+        self.mlp_norm = _build_norm(config.mlp_norm, hidden_size)
+        self.mlp = config.mlp.build(hidden_size)
+
+    def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+        x = x + self.attn(self.attn_norm(x), batch, backend)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class PostNormBlock(nn.Module):
+    """`norm(x + attn(x))`, then `norm(x + mlp(x))`."""
+
+    def __init__(self, config: PostNormConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.attn = config.attention.build(hidden_size)
+        self.attn_norm = _build_norm(config.attention_norm, hidden_size)
+        self.mlp = config.mlp.build(hidden_size)
+        self.mlp_norm = _build_norm(config.mlp_norm, hidden_size)
+
+    def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+        x = self.attn_norm(x + self.attn(x, batch, backend))
+        return self.mlp_norm(x + self.mlp(x))
+
+
+class ParallelBlock(nn.Module):
+    """`x + attn(norm(x)) + mlp(norm(x))`."""
+
+    def __init__(self, config: ParallelConfig, hidden_size: int) -> None:
+        super().__init__()
+        self.norm = _build_norm(config.norm, hidden_size)
+        self.attn = config.attention.build(hidden_size)
+        self.mlp = config.mlp.build(hidden_size)
+
+    def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+        normed = self.norm(x)
+        return x + self.attn(normed, batch, backend) + self.mlp(normed)
+
+
+def _build_norm(norm: NormPart | None, hidden_size: int) -> nn.Module:
+    return nn.Identity() if norm is None else norm.build(hidden_size)

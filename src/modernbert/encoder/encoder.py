@@ -1,0 +1,99 @@
+"""The encoder: embeddings, a list of blocks, a last norm. A pack of token ids in, one vector for each token out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import torch
+from torch import nn
+
+from modernbert.encoder.config import Part, require_positive
+from modernbert.encoder.embedding import EmbeddingConfig, NormPart
+from modernbert.encoder.init import InitConfig, initialize
+from modernbert.encoder.norm import LayerNormConfig
+from modernbert.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from modernbert.text.batch import PackedBatch
+
+
+class BlockPart(Protocol):
+    """A layer: one of block.py's, or a user's own; its module is called as `module(x, batch, backend)`."""
+
+    def build(self, hidden_size: int) -> nn.Module:
+        """The module: [T, D] -> [T, D]."""
+        ...
+
+
+class EmbeddingPart(Protocol):
+    """From a batch to vectors: `EmbeddingConfig` or a user's own; its module has the attribute `tok_embeddings`."""
+
+    def build(self, vocab_size: int, hidden_size: int) -> nn.Module:
+        """The module: a batch -> [T, D]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig(Part):
+    """An encoder, as data: one part for each block, in order.
+
+    `max_positions` is the longest sequence that the model is meant for, in tokens; rotary positions compute past it.
+    """
+
+    kind: ClassVar[str] = "encoder"
+    vocab_size: int
+    hidden_size: int
+    blocks: tuple[BlockPart, ...]
+    embedding: EmbeddingPart = EmbeddingConfig()
+    final_norm: NormPart | None = LayerNormConfig()
+    init: InitConfig = InitConfig()
+    max_positions: int = 8192
+    pad_token_id: int | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "vocab_size", "hidden_size", "max_positions")
+        if not self.blocks:
+            raise ConfigError("an encoder needs at least one block, found none")
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise ConfigError(f"pad_token_id {self.pad_token_id} lies outside the vocabulary of {self.vocab_size}")
+
+    def build(self) -> Encoder:
+        """The encoder with freshly drawn weights, from torch's global generator."""
+        return Encoder(self)
+
+
+class Encoder(nn.Module):
+    """Call it with a PackedBatch; parameters are named as published, so that their files load as they are."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = config.embedding.build(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(block.build(config.hidden_size) for block in config.blocks)
+        self.final_norm = nn.Identity() if config.final_norm is None else config.final_norm.build(config.hidden_size)
+        initialize_like(self, config)
+
+    def forward(self, batch: PackedBatch, backend: str = "auto") -> Float[Tensor, "T D"]:
+        """The last hidden state of every token of the pack; `backend` names the attention kernel."""
+        x = self.embeddings(batch)  # [T, D]
+        for layer in self.layers:
+            x = layer(x, batch, backend)
+        return self.final_norm(x)
+
+
+def initialize_like(module: nn.Module, config: EncoderConfig) -> None:
+    """Draw the weights of an encoder, or of a head on it, by the encoder's initialisation."""
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return  # built without storage, to be filled from a file
+    with torch.no_grad():
+        initialize(
+            module,
+            config.init,
+            num_layers=len(config.blocks),
+            hidden_size=config.hidden_size,
+            pad_token_id=config.pad_token_id,
+        )

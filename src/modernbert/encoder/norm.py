@@ -1,0 +1,35 @@
+"""The two norms: layer norm (ModernBERT, BERT) and RMS norm. A user's own norm is a part with the same `build(hidden_size)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from modernbert.encoder.config import Part
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerNormConfig(Part):
+    """Layer norm with a learned weight (Ba et al. 2016); ModernBERT has no bias, BERT has one and eps 1e-12."""
+
+    kind: ClassVar[str] = "layer_norm"
+    eps: float = 1e-5
+    has_bias: bool = False
+
+    def build(self, hidden_size: int) -> nn.Module:
+        """The module: [..., D] -> [..., D]."""
+        return nn.LayerNorm(hidden_size, eps=self.eps, bias=self.has_bias)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RmsNormConfig(Part):
+    """Root-mean-square norm with a learned weight (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+
+    kind: ClassVar[str] = "rms_norm"
+    eps: float = 1e-5
+
+    def build(self, hidden_size: int) -> nn.Module:
+        """The module: [..., D] -> [..., D]."""
+        return nn.RMSNorm(hidden_size, eps=self.eps)

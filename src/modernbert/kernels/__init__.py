@@ -1,0 +1,1 @@
+"""Attention and its neighbours: one entry, several backends."""

@@ -1,0 +1,92 @@
+"""The one entry to attention: picks a backend, or says why none fits.
+
+In go queries, keys and values of sequences laid end to end, `[T, H, K]`, and the bounds between them; out comes
+`[T, H, K]`. A token sees the keys of its own sequence only, and in local layers only those with
+`|i - j| <= window_each_side`. Which backend runs is a choice of the moment and never part of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modernbert.errors import BackendError
+from modernbert.kernels import flash, reference, sdpa
+from modernbert.kernels.call import AttentionCall
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backend:
+    """A way to compute attention, and the reasons why it cannot serve a call (none: it can)."""
+
+    name: str
+    attend: Callable[[AttentionCall], Tensor]
+    unsupported: Callable[[AttentionCall], list[str]]
+
+
+# In the order in which "auto" tries them: the fastest first.
+BACKENDS = (
+    Backend(name="flash", attend=flash.attend, unsupported=flash.unsupported),
+    Backend(name="sdpa", attend=sdpa.attend, unsupported=sdpa.unsupported),
+    Backend(name="reference", attend=reference.attend, unsupported=reference.unsupported),
+)
+
+
+def attend(
+    q: Float[Tensor, "T H K"],
+    k: Float[Tensor, "T H K"],
+    v: Float[Tensor, "T H K"],
+    cu_seqlens: Int[Tensor, "S+1"],
+    max_seqlen: int,
+    *,
+    window_each_side: int | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    backend: str = "auto",
+) -> Float[Tensor, "T H K"]:
+    """Softmax attention inside each sequence of a pack.
+
+    `cu_seqlens` holds the S + 1 bounds of the sequences, from 0 to T; `max_seqlen` is the longest of them in tokens.
+    `window_each_side=64` lets a token see 129 keys; None means all of its sequence. `scale` defaults to K ** -0.5.
+    `dropout` is the probability of dropping an attention weight: pass 0 outside training. Differentiable in q, k, v.
+
+    Raises BackendError, with every backend's reasons, where none can serve the call.
+    """
+    call = AttentionCall(
+        q=q,
+        k=k,
+        v=v,
+        cu_seqlens=cu_seqlens,
+        max_seqlen=max_seqlen,
+        window_each_side=window_each_side,
+        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+        dropout=dropout,
+    )
+    return choose(call, backend).attend(call)
+
+
+def choose(call: AttentionCall, name: str = "auto") -> Backend:
+    """The backend of that name, or for "auto" the first that serves the call; BackendError says why none does."""
+    tried = BACKENDS if name == "auto" else (backend_named(name),)
+    for backend in tried:
+        if not backend.unsupported(call):
+            return backend
+    reasons = "\n".join(f"  {b.name}: {'; '.join(b.unsupported(call))}" for b in tried)
+    raise BackendError(
+        f"no attention backend can run this call ({call.description()}):\n{reasons}\n"
+        "hint: pass backend='auto', or 'reference', which is slow and serves every call"
+    )
+
+
+def backend_named(name: str) -> Backend:
+    """The backend of that name; BackendError lists the names there are."""
+    for backend in BACKENDS:
+        if backend.name == name:
+            return backend
+    known = ", ".join(["auto", *(b.name for b in BACKENDS)])
+    raise BackendError(f"unknown attention backend {name!r}; there are: {known}")

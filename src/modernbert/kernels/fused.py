@@ -1,0 +1,53 @@
+"""The memory-bound neighbours of attention, each as one function: rotary on q and k, and the gated product.
+
+The plain torch forms here serve every device. Without gradients they work in place on the buffers that the matrix products
+before them have just written: the traffic they save is most of what these steps cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+def rotary_qkv(
+    qkv: Float[Tensor, "T 3 H K"],
+    cos: Float[Tensor, "T R/2"],
+    sin: Float[Tensor, "T R/2"],
+    *,
+    is_interleaved: bool = False,
+) -> Float[Tensor, "T 3 H K"]:
+    """Rotate the first R numbers of each query and key head by its position's angles; the values pass through.
+
+    Pairs are (i, i + R/2), or (2i, 2i + 1) where interleaved; each pair (a, b) becomes (a cos - b sin, b cos + a sin), in
+    fp32 (Su et al. 2021, arXiv 2104.09864, eq. 34). Without gradients `qkv` itself is changed and returned.
+    """
+    rotary_size = 2 * cos.shape[-1]
+    qk = qkv[:, :2, :, :rotary_size]  # [T, 2, H, R]
+    first, second = (qk[..., 0::2], qk[..., 1::2]) if is_interleaved else qk.chunk(2, dim=-1)
+    cos, sin = cos[:, None, None, :], sin[:, None, None, :]
+    a, b = first.float(), second.float()
+    if not (torch.is_grad_enabled() and qkv.requires_grad):
+        rotated_first = torch.addcmul(a * cos, b, sin, value=-1)
+        second.copy_(torch.addcmul(b * cos, a, sin))
+        first.copy_(rotated_first)
+        return qkv
+    pair = (a * cos - b * sin, b * cos + a * sin)
+    rotated = (torch.stack(pair, dim=-1).flatten(-2) if is_interleaved else torch.cat(pair, dim=-1)).to(qkv.dtype)
+    rotated = torch.cat([rotated, qkv[:, :2, :, rotary_size:]], dim=-1)
+    return torch.cat([rotated, qkv[:, 2:]], dim=1)
+
+
+def gated(x: Float[Tensor, "T 2F"], activation: Callable[[Tensor], Tensor]) -> Float[Tensor, "T F"]:
+    """`activation(first half) * second half`: a gated linear unit (Shazeer 2020, arXiv 2002.05202)."""
+    value, gate = x.chunk(2, dim=-1)
+    activated = activation(value)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return activated * gate
+    return activated.mul_(gate) if activated is not value else activated * gate

@@ -1,0 +1,121 @@
+"""Attention through torch's scaled_dot_product_attention: on every device, forward and backward.
+
+Neighbours of equal length run as one call, without a copy. A local layer never forms an n x n score matrix: queries go in
+blocks, and each block sees its own keys and `window` more on each side, so work and memory are O(n * window):
+
+    keys      [ . . . . . . . . . . . . . . . . ]
+    block 0   [ q q q q w w ]
+    block 1         [ w w q q q q w w ]
+    tail                    [ w w q q q q ]
+
+All inner blocks are one call on an overlapping view of the keys; the first block and the tail are one call each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from modernbert.kernels.call import AttentionCall
+
+
+def unsupported(call: AttentionCall) -> list[str]:
+    """Reasons why SDPA cannot serve this call."""
+    return [] if call.q.dtype.is_floating_point else [f"needs floating point, not {call.q.dtype}"]
+
+
+def attend(call: AttentionCall) -> Float[Tensor, "T H K"]:
+    """Attention, sequence by sequence or in groups of neighbours of equal length."""
+    pieces = [_group(call, rows, num_sequences) for rows, num_sequences in _neighbours_of_equal_length(call)]
+    if len(pieces) == 1:
+        return pieces[0]
+    return torch.cat(pieces) if pieces else call.q
+
+
+def _neighbours_of_equal_length(call: AttentionCall) -> Iterator[tuple[slice, int]]:
+    bounds = call.cu_seqlens.tolist()
+    lengths = [end - start for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    start = 0
+    for length, group in groupby(lengths):
+        num_sequences = len(list(group))
+        end = start + length * num_sequences
+        if end > start:
+            yield slice(start, end), num_sequences
+        start = end
+
+
+def _group(call: AttentionCall, rows: slice, num_sequences: int) -> Float[Tensor, "t H K"]:
+    q, k, v = (
+        x[rows].unflatten(0, (num_sequences, -1)).transpose(1, 2) for x in (call.q, call.k, call.v)
+    )  # each [B, H, n, K]
+    window = call.window_each_side
+    if window is None or q.shape[2] <= window + 1:
+        mixed = _sdpa(q, k, v, None, call)
+    else:
+        mixed = _windowed(q, k, v, window, call)
+    return mixed.transpose(1, 2).flatten(0, 1)  # [B * n, H, K]
+
+
+def _windowed(
+    q: Float[Tensor, "B H n K"],
+    k: Float[Tensor, "B H n K"],
+    v: Float[Tensor, "B H n K"],
+    window: int,
+    call: AttentionCall,
+) -> Float[Tensor, "B H n K"]:
+    length = q.shape[2]
+    block = _block_size(window)
+    band = _band(window, block, q.dtype, q.device)  # row i sees columns i to i + 2 * window
+    num_inner = max(0, (length - window) // block - 1)
+    if num_inner == 0 and length <= block + 2 * window:
+        return _sdpa(q, k, v, band[:length, window : window + length], call)
+    tail = (num_inner + 1) * block
+    end = block + window
+    pieces = [_sdpa(q[:, :, :block], k[:, :, :end], v[:, :, :end], band[:block, window : window + end], call)]
+    if num_inner:
+        pieces.append(_inner_blocks(q, k, v, window, block, num_inner, band, call))
+    if tail < length:
+        start, num_left = tail - window, length - tail
+        mask = band[:num_left, : num_left + window]
+        pieces.append(_sdpa(q[:, :, tail:], k[:, :, start:], v[:, :, start:], mask, call))
+    return torch.cat(pieces, dim=2)
+
+
+def _inner_blocks(
+    q: Tensor, k: Tensor, v: Tensor, window: int, block: int, num_inner: int, band: Tensor, call: AttentionCall
+) -> Float[Tensor, "B H m K"]:
+    """Queries `block` to `block * (num_inner + 1)`: each block with `window` keys on both sides."""
+    batch = q.shape[0]
+    seen = slice(block - window, block * (num_inner + 1) + window)
+    queries = q[:, :, block : block * (num_inner + 1)].unflatten(2, (num_inner, block))  # [B, H, N, block, K]
+    keys, values = (x[:, :, seen].unfold(2, block + 2 * window, block).transpose(3, 4) for x in (k, v))
+    folded = (x.transpose(1, 2).flatten(0, 1) for x in (queries, keys, values))  # each [B * N, H, ..., K]
+    mixed = _sdpa(*folded, band[:block, : block + 2 * window], call)  # [B * N, H, block, K]
+    return mixed.unflatten(0, (batch, num_inner)).transpose(1, 2).flatten(2, 3)  # [B, H, N * block, K]
+
+
+def _block_size(window: int) -> int:
+    """Queries a block: two windows, so that half the scores computed are inside the band; not too small to be fast."""
+    return max(2 * window, 32)
+
+
+@lru_cache(maxsize=16)
+def _band(window: int, block: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "rows columns"]:
+    """0 where `row <= column <= row + 2 * window`, else -inf. Every mask of a local layer is a slice of this one."""
+    row = torch.arange(block + 2 * window, device=device)[:, None]
+    column = torch.arange(block + 3 * window, device=device)[None, :]
+    is_seen = (row <= column) & (column <= row + 2 * window)
+    return torch.zeros(is_seen.shape, dtype=dtype, device=device).masked_fill_(~is_seen, float("-inf"))
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: AttentionCall) -> Tensor:
+    return scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=call.dropout, scale=call.scale)

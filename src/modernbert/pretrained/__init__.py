@@ -1,0 +1,1 @@
+"""Model folders: reading and writing what the ecosystem reads and writes."""

@@ -1,0 +1,1 @@
+"""From text to packed token ids: tokenizer, batch, packing, chunking."""
