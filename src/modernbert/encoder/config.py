@@ -60,7 +60,7 @@ def _value_to_json(value: Any) -> Any:
 
 def _part_from_json(data: Mapping[str, Any], kinds: Mapping[str, type[Part]]) -> Part:
     kind = data.get("kind")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(
             f"unknown part {kind!r}; known are {', '.join(sorted(kinds))}. A part of your own is named when loading: "
             "modernbert.load(folder, parts=[YourPartConfig])"

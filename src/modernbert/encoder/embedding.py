@@ -60,7 +60,9 @@ class LearnedPositions(nn.Embedding):
         self.offset = config.offset
         self.num_positions = config.num_positions
 
-    def forward(self, batch: PackedBatch) -> Float[Tensor, "T D"]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # called with a batch, as every scheme is
+        self, batch: PackedBatch
+    ) -> Float[Tensor, "T D"]:
         if batch.max_seqlen > self.num_positions:
             raise InputError(
                 f"a sequence of {batch.max_seqlen} tokens is longer than the {self.num_positions} positions of this "

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.init import kaiming_normal_, normal_, trunc_normal_, uniform_, zeros_
 
 from modernbert.encoder.config import Part
@@ -65,7 +65,7 @@ def initialize(
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear):
             _draw_linear(name, part, config, num_layers, hidden_size)
-            if part.bias is not None:
+            if part.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]  # it is, with bias=False
                 zeros_(part.bias)
         elif isinstance(part, nn.Embedding):
             _draw_embedding(name, part, config, hidden_size, pad_token_id)
@@ -104,7 +104,7 @@ def _draw_embedding(
         table.weight.data[pad_token_id].zero_()
 
 
-def _draw_truncated(weight: nn.Parameter, std: float, cutoff: float) -> None:
+def _draw_truncated(weight: Tensor, std: float, cutoff: float) -> None:
     trunc_normal_(weight, std=std, a=-cutoff * std, b=cutoff * std)
 
 

@@ -19,7 +19,7 @@ from modernbert.heads.pooling import POOLINGS, pool
 from modernbert.heads.transform import TransformConfig, build_transform
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from modernbert.text.batch import PackedBatch
@@ -42,13 +42,15 @@ class DenseConfig(Part):
 class EmbedHeadConfig(Part):
     """One vector a text: the poolings side by side, then dense layers, then length 1 if `is_normalized`.
 
-    The defaults are what a folder without any word on pooling gets: the mean of the token vectors, as it is.
+    The defaults are what a folder without any word on pooling gets: the mean of the token vectors, as it is. With
+    `pools_prompt=False` the tokens of a prompt, and the special ones before it, are left out of the pooling.
     """
 
     kind: ClassVar[str] = "embed_head"
     poolings: tuple[str, ...] = ("mean",)
     dense: tuple[DenseConfig, ...] = ()
     is_normalized: bool = False
+    pools_prompt: bool = True
 
     def __post_init__(self) -> None:
         if not self.poolings or any(mode not in POOLINGS for mode in self.poolings):
@@ -96,12 +98,12 @@ class TextEmbedder(nn.Module):
 
     def forward(self, batch: PackedBatch, backend: str = "auto") -> Float[Tensor, "S E"]:
         """One vector for each sequence, in fp32."""
-        return self.embed(self.model(batch, backend), batch)
+        return self.embed(self.model(batch, backend), batch.cu_seqlens)
 
-    def embed(self, hidden: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "S E"]:
+    def embed(self, hidden: Float[Tensor, "T D"], cu_seqlens: Int[Tensor, "S+1"]) -> Float[Tensor, "S E"]:
         """From the encoder's hidden states to vectors; pooling and what follows run in fp32."""
         hidden = hidden.float()
-        pooled = torch.cat([pool(hidden, batch.cu_seqlens, mode) for mode in self.poolings], dim=-1)
+        pooled = torch.cat([pool(hidden, cu_seqlens, mode) for mode in self.poolings], dim=-1)
         return _finish(self.dense, pooled, self.is_normalized)
 
 
@@ -144,7 +146,7 @@ class Dense(nn.Module):
         self.activation = build_activation(config.activation)
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        return self.activation(self.linear(x.to(self.linear.weight.dtype))).float()
+        return self.activation(self.linear(x))
 
 
 def _build_dense(layers: tuple[DenseConfig, ...], in_features: int) -> nn.ModuleList:

@@ -44,7 +44,7 @@ class MaskedLanguageModel(nn.Module):
         initialize_like(self, encoder.config)  # before the encoder joins, whose weights are drawn already
         self.model = encoder
         if config.is_tied:
-            self.decoder.weight = encoder.embeddings.tok_embeddings.weight
+            self.decoder.weight = encoder.get_parameter("embeddings.tok_embeddings.weight")
 
     def forward(
         self, batch: PackedBatch, backend: str = "auto", positions: Int[Tensor, "M"] | None = None

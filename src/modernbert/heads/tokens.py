@@ -57,7 +57,9 @@ class SpanHeadConfig(Part):
 class TokenClassifier(nn.Module):
     """Parameters as published: `model`, `head.dense`, `head.norm`, `classifier`."""
 
-    def __init__(self, encoder: Encoder, num_scores: int, transform: TransformConfig | None, dropout: float) -> None:
+    def __init__(
+        self, encoder: Encoder, num_scores: int, transform: TransformConfig | None, dropout: float
+    ) -> None:
         super().__init__()
         hidden_size = encoder.config.hidden_size
         self.head = build_transform(transform, hidden_size)

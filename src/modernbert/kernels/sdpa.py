@@ -98,8 +98,8 @@ def _inner_blocks(
     seen = slice(block - window, block * (num_inner + 1) + window)
     queries = q[:, :, block : block * (num_inner + 1)].unflatten(2, (num_inner, block))  # [B, H, N, block, K]
     keys, values = (x[:, :, seen].unfold(2, block + 2 * window, block).transpose(3, 4) for x in (k, v))
-    folded = (x.transpose(1, 2).flatten(0, 1) for x in (queries, keys, values))  # each [B * N, H, ..., K]
-    mixed = _sdpa(*folded, band[:block, : block + 2 * window], call)  # [B * N, H, block, K]
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (queries, keys, values))  # each [B * N, H, ..., K]
+    mixed = _sdpa(q, k, v, band[:block, : block + 2 * window], call)  # [B * N, H, block, K]
     return mixed.unflatten(0, (batch, num_inner)).transpose(1, 2).flatten(2, 3)  # [B, H, N * block, K]
 
 
@@ -111,10 +111,11 @@ def _block_size(window: int) -> int:
 @lru_cache(maxsize=16)
 def _band(window: int, block: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "rows columns"]:
     """0 where `row <= column <= row + 2 * window`, else -inf. Every mask of a local layer is a slice of this one."""
-    row = torch.arange(block + 2 * window, device=device)[:, None]
-    column = torch.arange(block + 3 * window, device=device)[None, :]
-    is_seen = (row <= column) & (column <= row + 2 * window)
-    return torch.zeros(is_seen.shape, dtype=dtype, device=device).masked_fill_(~is_seen, float("-inf"))
+    with torch.inference_mode(False):  # the cached mask must serve training too, whoever asks for it first
+        row = torch.arange(block + 2 * window, device=device)[:, None]
+        column = torch.arange(block + 3 * window, device=device)[None, :]
+        is_seen = (row <= column) & (column <= row + 2 * window)
+        return torch.zeros(is_seen.shape, dtype=dtype, device=device).masked_fill_(~is_seen, float("-inf"))
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, call: AttentionCall) -> Tensor:

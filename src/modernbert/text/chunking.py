@@ -1,7 +1,8 @@
 """Long texts as overlapping windows of tokens.
 
-A text is encoded once, without special tokens; its bare ids are cut into windows, and each window gets the special tokens
-that the tokenizer's template puts around a text. Every token is in a window, and each window knows where it came from.
+A text is encoded once, without special tokens; its bare ids are cut into windows, and each window gets the
+special tokens that the tokenizer's template puts around a text. Every token is in a window, and each window
+knows where it came from.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from modernbert.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Specials:
-    """Special tokens that stand together, each with its token type."""
+class Segment:
+    """Tokens that stand together, each with its token type."""
 
     token_ids: tuple[int, ...] = ()
     token_types: tuple[int, ...] = ()
@@ -27,9 +28,9 @@ class Specials:
 class SingleTemplate:
     """What goes around one text: prefix, text, suffix."""
 
-    prefix: Specials
+    prefix: Segment
     text_type: int
-    suffix: Specials
+    suffix: Segment
 
     @property
     def num_specials(self) -> int:
@@ -41,11 +42,11 @@ class SingleTemplate:
 class PairTemplate:
     """What goes around two texts: prefix, first, middle, second, suffix."""
 
-    prefix: Specials
+    prefix: Segment
     first_type: int
-    middle: Specials
+    middle: Segment
     second_type: int
-    suffix: Specials
+    suffix: Segment
 
     @property
     def num_specials(self) -> int:
@@ -65,7 +66,7 @@ class Template:
 class Window:
     """Tokens start..end of a text, ready for the model.
 
-    The first of them is `token_ids[body_start]`, so token i of the text is `token_ids[body_start + i - start]`.
+    The first is `token_ids[body_start]`, so token i of the text is `token_ids[body_start + i - start]`.
     """
 
     token_ids: list[int]
@@ -76,7 +77,7 @@ class Window:
 
 
 def windows(num_tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
-    """Half-open ranges of at most `size` that cover 0..num_tokens; each shares `overlap` tokens with the next.
+    """Half-open ranges of at most `size` that cover 0..num_tokens; neighbours share `overlap` tokens.
 
     All are full but the last, which is as short as what is left. No tokens give one empty window.
 
@@ -98,7 +99,9 @@ def text_windows(token_ids: Sequence[int], template: Template, max_length: int, 
     single = template.single
     room = _room(max_length, overlap, num_specials=single.num_specials)
     return [
-        _assemble([single.prefix, _typed(token_ids[start:end], single.text_type), single.suffix], start, end, 1)
+        _assemble(
+            [single.prefix, _typed(token_ids[start:end], single.text_type), single.suffix], start, end, 1
+        )
         for start, end in windows(len(token_ids), room, overlap)
     ]
 
@@ -106,7 +109,7 @@ def text_windows(token_ids: Sequence[int], template: Template, max_length: int, 
 def pair_windows(
     first_ids: Sequence[int], second_ids: Sequence[int], template: Template, max_length: int, overlap: int
 ) -> list[Window]:
-    """Cut the bare ids of the second text only; each window holds the whole first one (a question) as well."""
+    """Cut the bare ids of the second text only; each window holds the whole first one (a question) too."""
     pair = template.pair
     room = _room(max_length, overlap, num_specials=pair.num_specials, num_first=len(first_ids))
     before = [pair.prefix, _typed(first_ids, pair.first_type), pair.middle]
@@ -127,17 +130,18 @@ def _room(max_length: int, overlap: int, *, num_specials: int, num_first: int = 
         )
     if not 0 <= overlap < room:
         raise InputError(
-            f"an overlap of {overlap} does not fit a limit of {max_length} tokens: with {taken}, windows hold {room}\n"
+            f"an overlap of {overlap} does not fit a limit of {max_length} tokens: with {taken},\n"
+            f"windows hold {room} tokens of text\n"
             f"hint: the overlap must be from 0 to {room - 1}"
         )
     return room
 
 
-def _typed(token_ids: Sequence[int], token_type: int) -> Specials:
-    return Specials(tuple(token_ids), (token_type,) * len(token_ids))
+def _typed(token_ids: Sequence[int], token_type: int) -> Segment:
+    return Segment(tuple(token_ids), (token_type,) * len(token_ids))
 
 
-def _assemble(segments: list[Specials], start: int, end: int, body: int) -> Window:
+def _assemble(segments: list[Segment], start: int, end: int, body: int) -> Window:
     token_ids = [each for segment in segments for each in segment.token_ids]
     token_types = [each for segment in segments for each in segment.token_types]
     return Window(token_ids, token_types, start, end, sum(len(segment) for segment in segments[:body]))

@@ -1,0 +1,278 @@
+"""Model folders: everything a model is, read from one and written to one.
+
+    config.json                        what the model is; ours, or ModernBERT's, BERT's, RoBERTa's, XLM-RoBERTa's
+    model.safetensors                  its tensors, or shards with an index
+    tokenizer.json and its companions  byte for byte as they came
+    modules.json, 1_Pooling, ...       the layout of Sentence Transformers, for embedding models
+
+What transformers can express is written so that it and Sentence Transformers load the folder with the same numbers. What it
+cannot is written with our own `model_type` and the parts in full. Reading never runs code from a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from modernbert.encoder.config import Part, from_json, to_json
+from modernbert.errors import ConfigError, FolderError
+from modernbert.files import folder_being_written, restore_interrupted
+from modernbert.heads.model import ALL_PARTS, ModelConfig
+from modernbert.pretrained import sentence
+from modernbert.pretrained.bert import BERT, ROBERTA, XLM_ROBERTA
+from modernbert.pretrained.family import Family, NotExpressible, architecture, head_kind
+from modernbert.pretrained.huggingface import MODERNBERT
+from modernbert.pretrained.keys import Keys
+from modernbert.pretrained.sentence import TextSettings
+from modernbert.pretrained.weights import OWNED_FILES, fill, read_json, read_weights, state_of, write_weights
+from modernbert.text.tokenizer import Tokenizer
+
+CONFIG_FILE = "config.json"
+OWN_MODEL_TYPE = "modernbert-parts"
+FAMILIES = (MODERNBERT, BERT, ROBERTA, XLM_ROBERTA)
+# Parts of published checkpoints that no task of ours uses: kept beside the model and written back.
+_CARRIED = re.compile(
+    r"(bert\.|roberta\.|model\.)?pooler\.dense\.(weight|bias)|cls\.seq_relationship\.(weight|bias)"
+)
+# Buffers that older releases wrote; they follow from the configuration.
+_DERIVED = re.compile(r".*(position_ids|inv_freq)")
+# The heads of other tasks, which an embedding model's folder may still hold.
+_OTHER_HEADS = re.compile(r"(head|decoder|classifier|lm_head|cls|qa_outputs)\..*")
+
+
+@dataclass(kw_only=True)
+class Pretrained:
+    """A model with all that its folder holds. `module.model` is the encoder.
+
+    `foreign` keeps the keys of a foreign config.json, and `carried` the tensors that no task here uses, so that both can be
+    written back. `dtype_of_file` is what the folder stored.
+    """
+
+    config: ModelConfig
+    module: nn.Module
+    tokenizer: Tokenizer | None = None
+    settings: TextSettings = field(default_factory=TextSettings)
+    foreign: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    carried: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    dtype_of_file: torch.dtype | None = None
+
+
+def read_folder(
+    folder: Path, *, dtype: torch.dtype | None = None, parts: Sequence[type[Part]] = (), strict: bool = False
+) -> Pretrained:
+    """Read a model folder, its tensors cast to `dtype` (None: as they are stored), on the CPU.
+
+    `parts` names the user's own part classes that the model holds. `strict` makes unknown keys of a foreign config.json an
+    error. Raises FolderError, WeightsError or ConfigError, which name the file and the key.
+    """
+    restore_interrupted(folder)
+    if not folder.is_dir():
+        raise FolderError(f"{folder} is not a folder")
+    raw = read_json(folder / CONFIG_FILE)
+    if raw.get("model_type") == OWN_MODEL_TYPE:
+        read = _read_own(folder, raw, parts)
+    else:
+        read = _read_foreign(folder, raw, strict)
+    read.tokenizer = _read_tokenizer(folder)
+    _check_vocabulary(folder, read)
+    tensors = cast(dict[str, Tensor], read.carried)
+    read.dtype_of_file = next(iter(tensors.values())).dtype if tensors else None
+    read.carried = _fill(folder, read.module, tensors, dtype)
+    read.module.eval()
+    return read
+
+
+def write_folder(target: Path, model: Pretrained) -> None:
+    """Write a model folder at once: afterwards `target` holds all of it, or what it held before.
+
+    Files of an old model in `target` are replaced; other files there (a README, reports) are kept. A folder that holds
+    other files but no config.json is refused, since it is not a model's.
+    """
+    target = Path(target)
+    if target.exists() and (not target.is_dir() or _is_someone_elses(target)):
+        raise FolderError(
+            f"{target} exists and is not a model folder; name a new folder, or empty this one first"
+        )
+    with folder_being_written(target) as folder:
+        config, tensors = _to_write(model)
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_weights(
+            folder, {name: tensor for name, tensor in tensors.items() if not name.startswith("dense.")}
+        )
+        if config["model_type"] != OWN_MODEL_TYPE:
+            size = model.config.encoder.hidden_size
+            sentence.write_modules(folder, model.config.head, tensors, model.settings, size)
+        if model.tokenizer is not None:
+            model.tokenizer.save(folder)
+        if target.exists():
+            _keep_other_files(target, folder)
+
+
+def describe_layout(config: ModelConfig) -> str:
+    """The `model_type` that a folder of this model gets; for our own, the reason why none of the foreign ones fits."""
+    written, reason = _foreign_config(config, {})
+    return written["model_type"] if written else f"{OWN_MODEL_TYPE} (transformers has no words for {reason})"
+
+
+def _read_own(folder: Path, raw: Mapping[str, Any], parts: Sequence[type[Part]]) -> Pretrained:
+    if "model" not in raw:
+        raise ConfigError(f"{folder / CONFIG_FILE} has no 'model', which describes the parts")
+    config = from_json(raw["model"], (*ALL_PARTS, *parts))
+    if not isinstance(config, ModelConfig):
+        raise ConfigError(
+            f"{folder / CONFIG_FILE}: 'model' must be of kind 'model', found {raw['model'].get('kind')!r}"
+        )
+    settings = TextSettings(**raw.get("text", {}))
+    return Pretrained(
+        config=config, module=_build_empty(config), settings=settings, carried=read_weights(folder)
+    )
+
+
+def _read_foreign(folder: Path, raw: Mapping[str, Any], strict: bool) -> Pretrained:
+    source = str(folder / CONFIG_FILE)
+    family = _family_named(raw.get("model_type"), source)
+    keys = Keys(raw, source)
+    config = family.read(keys, head_kind(raw, source))
+    foreign = keys.finish(strict=strict)
+    settings = sentence.read_settings(folder, raw)
+    dense: dict[str, Tensor] = {}
+    if sentence.has_modules(folder):
+        head, dense = sentence.read_modules(folder)
+        config = config if head is None else replace(config, head=head)
+    tensors = family.to_ours(config, read_weights(folder)) | dense
+    module = _build_empty(config)
+    return Pretrained(config=config, module=module, settings=settings, foreign=foreign, carried=tensors)
+
+
+def _family_named(model_type: object, source: str) -> Family:
+    for family in FAMILIES:
+        if family.model_type == model_type:
+            return family
+    known = ", ".join([family.model_type for family in FAMILIES] + [OWN_MODEL_TYPE])
+    raise ConfigError(f"{source}: model_type {model_type!r} is not supported; supported are {known}")
+
+
+def _build_empty(config: ModelConfig) -> nn.Module:
+    with torch.device("meta"):
+        return config.build()
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer | None:
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+    return Tokenizer.from_folder(folder) if any((folder / name).exists() for name in names) else None
+
+
+def _check_vocabulary(folder: Path, model: Pretrained) -> None:
+    if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.encoder.vocab_size:
+        raise FolderError(
+            f"{folder}: the tokenizer has {model.tokenizer.vocab_size} entries, the embedding of the model only "
+            f"{model.config.encoder.vocab_size}: tokenizer.json and config.json do not belong together"
+        )
+
+
+def _fill(
+    folder: Path, module: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """Put the tensors where they belong; gives those that no task uses and that are to be kept."""
+    places = module.state_dict().keys()
+    carried, used, dropped = dict[str, Tensor](), dict[str, Tensor](), list[str]()
+    can_hold_other_heads = not any(name.startswith(("head.", "decoder.", "classifier.")) for name in places)
+    for name, tensor in tensors.items():
+        if name in places:
+            used[name] = tensor
+        elif _CARRIED.fullmatch(name):
+            carried[name] = tensor
+        elif can_hold_other_heads and _OTHER_HEADS.fullmatch(name):
+            dropped.append(name)
+        elif not _DERIVED.fullmatch(name):
+            used[name] = tensor  # `fill` names it in its error
+    if dropped:
+        warnings.warn(
+            f"{folder} holds a head of another task, which an encoder for embeddings leaves out: {', '.join(dropped)}",
+            stacklevel=4,
+        )
+    embedding_layers = {name: tensor.float() for name, tensor in used.items() if name.startswith("dense.")}
+    fill(module, used, source=str(folder), dtype=dtype)
+    if embedding_layers:  # what follows the pooling is small and always runs in fp32
+        for name, tensor in embedding_layers.items():
+            module.get_parameter(name).data = tensor
+    return carried
+
+
+def _to_write(model: Pretrained) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config.json and the tensors, under the names that its readers expect."""
+    tensors = state_of(model.module)
+    config, _ = _foreign_config(model.config, model.foreign)
+    if config is None:
+        return _own_config(model), tensors
+    family = _family_named(config["model_type"], "the model")
+    config["dtype"] = config["torch_dtype"] = str(_main_dtype(tensors)).removeprefix("torch.")
+    special = {} if model.tokenizer is None else _special_ids(model.tokenizer)
+    return special | config, family.to_theirs(model.config, tensors) | dict(model.carried)
+
+
+def _foreign_config(config: ModelConfig, foreign: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """A config.json that transformers reads, the family that the model came from first; or the reason why there is none."""
+    reason = ""
+    for family in sorted(FAMILIES, key=lambda family: family.model_type != foreign.get("model_type")):
+        try:
+            keys = family.write(config)
+            name = architecture(family, config.head)
+        except NotExpressible as missing:
+            reason = reason or str(missing)
+            continue
+        kept = {key: value for key, value in foreign.items() if key not in ("dtype", "transformers_version")}
+        return kept | keys | {"model_type": family.model_type, "architectures": [name]}, ""
+    return None, reason
+
+
+def _own_config(model: Pretrained) -> dict[str, Any]:
+    text = {name: value for name, value in vars(model.settings).items() if value}
+    return {"model_type": OWN_MODEL_TYPE, "model": to_json(model.config), "text": text}
+
+
+def _special_ids(tokenizer: Tokenizer) -> dict[str, Any]:
+    ids = {"cls": tokenizer.cls_id, "sep": tokenizer.sep_id, "bos": tokenizer.cls_id, "eos": tokenizer.sep_id}
+    return {f"{name}_token_id": value for name, value in ids.items()}
+
+
+def _main_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    return next(tensor.dtype for name, tensor in tensors.items() if name.startswith("model."))
+
+
+def _is_someone_elses(target: Path) -> bool:
+    return not (target / CONFIG_FILE).exists() and any(target.iterdir())
+
+
+def _keep_other_files(old: Path, new: Path) -> None:
+    """Copy what is not part of a model, so that saving over a folder loses no reports."""
+    for path in old.iterdir():
+        is_model_file = OWNED_FILES.fullmatch(path.name) or _is_layout_file(path.name)
+        if is_model_file or (new / path.name).exists():
+            continue
+        if path.is_dir():
+            shutil.copytree(path, new / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
+
+
+_LAYOUT_FILES = frozenset(
+    "config.json modules.json sentence_bert_config.json config_sentence_transformers.json tokenizer.json "
+    "tokenizer_config.json special_tokens_map.json vocab.txt vocab.json merges.txt".split()
+)
+
+
+def _is_layout_file(name: str) -> bool:
+    return (
+        name in _LAYOUT_FILES
+        or re.fullmatch(r"\d+_(Pooling|Dense|Normalize|MultiVectorMask)", name) is not None
+    )

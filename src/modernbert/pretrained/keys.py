@@ -1,0 +1,118 @@
+"""Reading a foreign config.json without swallowing a key that matters.
+
+Every key is either read, known to be harmless, known to change the numbers (an error unless it has its neutral value), or
+unknown: one warning names those, and `strict=True` makes them an error. Harmless keys are kept, to be written back.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from modernbert.errors import ConfigError
+
+# Keys that say nothing about the numbers a model gives.
+HARMLESS = frozenset(
+    """
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures auto_map bos_token_id
+    cls_token_id compile_model deterministic_flash_attn dtype eos_token_id finetuning_task
+    gradient_checkpointing id2label initializer_cutoff_factor initializer_range label2id model_type num_labels
+    output_attentions output_hidden_states pad_token_id problem_type reference_compile repad_logits_with_grad return_dict
+    sentence_transformers sep_token_id sparse_pred_ignore_index sparse_prediction task_specific_params tf_legacy_loss
+    tokenizer_class torch_dtype torchscript transformers_version use_bfloat16 use_cache mask_token_id
+    """.split()
+)
+# Keys that would change the numbers, beside the values with which they do not.
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False, None),
+    "chunk_size_feed_forward": (0, None),
+    "cross_attention_hidden_size": (None,),
+    "is_decoder": (False, None),
+    "is_encoder_decoder": (False, None),
+    "position_embedding_type": ("absolute", None),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+    "rope_scaling": (None,),
+    "tie_encoder_decoder": (False, None),
+}
+
+
+class Keys:
+    """A config.json being read: `take` what is understood, then `finish` judges the rest."""
+
+    def __init__(self, raw: Mapping[str, Any], source: str) -> None:
+        self.raw = raw
+        self.source = source
+        self._taken: set[str] = set()
+
+    def take(self, key: str, default: Any, kinds: type | tuple[type, ...] | None = None) -> Any:
+        """The value of a key, or its default; ConfigError where it is not of the kind wanted."""
+        self._taken.add(key)
+        value = self.raw.get(key, default)
+        wanted = kinds or type(default)
+        is_number_for_float = wanted is float and isinstance(value, int) and not isinstance(value, bool)
+        if not (isinstance(value, wanted) or is_number_for_float) or (
+            wanted is int and isinstance(value, bool)
+        ):
+            raise ConfigError(f"{self.source}: {key!r} must be {_kind_name(wanted)}, found {value!r}")
+        return value
+
+    def take_both(self, old: str, new: str, default: Any) -> Any:
+        """The value of a key that had another name in an older generation; ConfigError where the two disagree."""
+        older, newer = self.take(old, default), self.take(new, default)
+        if old in self.raw and new in self.raw and older != newer:
+            self.contradiction(f"{old}={older!r}", f"{new}={newer!r}")
+        return newer if new in self.raw else older
+
+    def contradiction(self, one: str, other: str) -> None:
+        """Refuse two generations of keys that do not say the same."""
+        raise ConfigError(f"{self.source} contradicts itself: {one}, but {other}; keep the one that is meant")
+
+    def finish(self, *, strict: bool) -> dict[str, Any]:
+        """Judge every key not taken; gives the harmless ones, to be kept."""
+        rest = {key: value for key, value in self.raw.items() if key not in self._taken}
+        for key, neutral in NEUTRAL.items():
+            if key in rest and rest[key] not in neutral:
+                raise ConfigError(
+                    f"{self.source}: {key}={rest[key]!r} would change the numbers and is not supported; "
+                    f"only {' or '.join(repr(value) for value in neutral)} is"
+                )
+        unknown = sorted(key for key in rest if key not in HARMLESS and key not in NEUTRAL)
+        if unknown and strict:
+            raise ConfigError(f"{self.source} has keys that nothing here reads: {', '.join(unknown)}")
+        if unknown:
+            warnings.warn(
+                f"{self.source} has keys that nothing here reads, and that have no effect: {', '.join(unknown)}",
+                stacklevel=2,
+            )
+        return dict(self.raw)
+
+
+def labels_from(raw: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    """The labels in the order of their ids; two of them where a config gives none, as in transformers."""
+    id2label = raw.get("id2label")
+    if id2label is None:
+        return tuple(f"LABEL_{i}" for i in range(int(raw.get("num_labels", 2))))
+    try:
+        by_id = {int(key): str(value) for key, value in id2label.items()}
+    except (AttributeError, ValueError):
+        raise ConfigError(f"{source}: 'id2label' must map numbers to names, found {id2label!r}") from None
+    if sorted(by_id) != list(range(len(by_id))):
+        raise ConfigError(
+            f"{source}: 'id2label' must number its labels 0 to {len(by_id) - 1}, found {sorted(by_id)}"
+        )
+    return tuple(by_id[i] for i in range(len(by_id)))
+
+
+def label_keys(labels: tuple[str, ...]) -> dict[str, Any]:
+    """`id2label` and `label2id` for a config.json."""
+    return {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
+
+
+def _kind_name(wanted: type | tuple[type, ...]) -> str:
+    kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+    return " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)

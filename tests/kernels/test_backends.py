@@ -1,0 +1,179 @@
+"""Every backend against the reference, forward and backward, at the lengths where blocks begin and end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate
+
+import pytest
+import torch
+
+from modernbert.kernels import reference
+from modernbert.kernels.attention import BACKENDS, Backend, attend
+from tests.kernels.calls import forward_and_gradients, random_call
+
+# fp32 both sides, sums in another order: a few times 2**-24 of numbers that stay below about 10.
+FP32_TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
+# bf16 keeps 8 bits: inputs are the same, but softmax weights, partial results and the output are rounded on
+# the way, 2**-8 each, of outputs near 1 and gradients up to about 4.
+BF16_TOLERANCE = {"atol": 3e-2, "rtol": 3e-2}
+
+# sdpa.py cuts into blocks of max(2 * window, 32): lengths at, just below and just above every bound of these
+WINDOWS_AND_LENGTHS = [
+    pytest.param(window, lengths, id=f"window={window}-{name}")
+    for window in (None, 0, 1, 2, 7, 16, 17, 64, 10_000)
+    for name, lengths in {
+        "one token": [1],
+        "ones": [1, 1, 1],
+        "mixed": [3, 1, 50, 2, 2, 9, 131, 1],
+        "equal neighbours": [40, 40, 40, 7, 7, 40, 100, 100],
+        "many": [1 + (5 * i) % 23 for i in range(60)],
+        "around a window": [window + d for d in (1, 2, 3)] if window and window < 100 else [33, 32, 31],
+        "around a block": [31, 32, 33, 63, 64, 65, 96, 97],
+    }.items()
+]
+BLOCK_BOUNDS = [
+    (window, multiple * block + offset * window + extra)
+    for window, block in ((1, 32), (7, 32), (16, 32), (17, 34), (64, 128))
+    for multiple in (1, 2, 3, 4)
+    for offset in (0, 1, 2)
+    for extra in (-1, 0, 1)
+]
+
+
+def others() -> list[Backend]:
+    return [backend for backend in BACKENDS if backend.name != "reference"]
+
+
+def assert_agrees(backend: Backend, call, tolerance) -> None:
+    if reasons := backend.unsupported(call):
+        pytest.skip(f"{backend.name}: {'; '.join(reasons)}")
+    exact = replace(call, q=call.q.float(), k=call.k.float(), v=call.v.float())
+    for found, expected in zip(
+        forward_and_gradients(backend.attend, call),
+        forward_and_gradients(reference.attend, exact),
+        strict=True,
+    ):
+        assert found.dtype == call.q.dtype
+        torch.testing.assert_close(found.float(), expected, **tolerance)
+
+
+@pytest.mark.parametrize(("window", "lengths"), WINDOWS_AND_LENGTHS)
+def test_sdpa_agrees_with_the_reference_in_fp32(window, lengths):
+    assert_agrees(sdpa(), random_call(lengths, window_each_side=window), FP32_TOLERANCE)
+
+
+@pytest.mark.parametrize(("window", "lengths"), WINDOWS_AND_LENGTHS)
+def test_sdpa_agrees_with_the_reference_in_bf16(window, lengths):
+    assert_agrees(sdpa(), random_call(lengths, window_each_side=window, dtype=torch.bfloat16), BF16_TOLERANCE)
+
+
+@pytest.mark.parametrize(("window", "length"), BLOCK_BOUNDS)
+def test_sdpa_agrees_with_the_reference_where_blocks_end(window, length):
+    call = random_call([length, length, length + 1], window_each_side=window, num_heads=1, head_dim=4)
+    assert_agrees(sdpa(), call, FP32_TOLERANCE)
+
+
+@pytest.mark.parametrize("window", [None, 3], ids=["global", "local"])
+def test_a_scale_of_the_callers_own_is_used(window):
+    assert_agrees(sdpa(), random_call([70, 5], window_each_side=window, scale=0.9), FP32_TOLERANCE)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", others(), ids=lambda backend: backend.name)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+@pytest.mark.parametrize(("window", "lengths"), WINDOWS_AND_LENGTHS)
+def test_backends_agree_with_the_reference_on_cuda(backend, dtype, window, lengths):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and there is none here")
+    call = random_call(lengths, window_each_side=window, dtype=dtype, head_dim=64)
+    on_device = {name: getattr(call, name).cuda() for name in ("q", "k", "v", "cu_seqlens")}
+    assert_agrees(backend, replace(call, **on_device), BF16_TOLERANCE)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+@pytest.mark.parametrize("window", [None, 2], ids=["global", "local"])
+def test_packing_does_not_let_sequences_see_each_other(backend, window):
+    call = random_call([5, 1, 90, 4], window_each_side=window)
+    changed = call.v.clone()
+    changed[5:6] = 1e6  # the sequence of one token
+    before, after = (
+        attend(call.q, call.k, v, call.cu_seqlens, 90, window_each_side=window, backend=backend)
+        for v in (call.v, changed)
+    )
+    assert torch.equal(before[:5], after[:5])
+    assert torch.equal(before[6:], after[6:])
+    assert not torch.equal(before[5], after[5])
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+@pytest.mark.parametrize("window", [0, 1, 7, 64])
+def test_a_token_sees_exactly_its_window_on_each_side(backend, window):
+    length = 300
+    call = random_call([length], num_heads=1, head_dim=length)
+    one_hot = torch.eye(length)[
+        :, None, :
+    ]  # with these values the output row is the row of attention weights
+    weights = attend(
+        call.q, call.k, one_hot, call.cu_seqlens, length, window_each_side=window, backend=backend
+    )[:, 0]
+    position = torch.arange(length)
+    is_near = (position[:, None] - position[None, :]).abs() <= window
+    assert torch.equal(weights > 0, is_near)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(length))
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+@pytest.mark.parametrize("window", [None, 2, 64], ids=["global", "local 2", "local 64"])
+def test_the_same_pack_twice_is_bit_identical(backend, window):
+    call = random_call([200, 3, 1, 77], window_each_side=window)
+    arguments = (call.q, call.k, call.v, call.cu_seqlens, call.max_seqlen)
+    first, second = (attend(*arguments, window_each_side=window, backend=backend) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+@pytest.mark.parametrize("window", [None, 2], ids=["global", "local"])
+def test_dropout_reaches_the_backend(backend, window):
+    torch.manual_seed(0)
+    call = random_call([64], num_heads=8, head_dim=64, dropout=0.5)
+    arguments = (torch.zeros_like(call.q), call.k, torch.eye(64)[:, None, :].expand(64, 8, 64))
+    weights = attend(*arguments, call.cu_seqlens, 64, window_each_side=window, dropout=0.5, backend=backend)
+    undropped = attend(*arguments, call.cu_seqlens, 64, window_each_side=window, backend=backend)
+    kept = weights[undropped > 0] > 0
+    assert kept.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    torch.testing.assert_close(weights[weights > 0], 2 * undropped[weights > 0])
+
+
+@pytest.mark.parametrize("window", [None, 2], ids=["global", "local"])
+def test_scores_so_large_that_they_overflow_give_numbers(window):
+    call = random_call([100, 1], window_each_side=window)
+    huge = replace(call, q=call.q * 1e4, k=call.k * 1e4)
+    for backend in (sdpa().attend, reference.attend):
+        assert torch.isfinite(backend(huge)).all()
+
+
+def test_a_mask_first_made_in_inference_mode_serves_training_afterwards():
+    call = random_call(
+        [150], window_each_side=11
+    )  # a window that no other test uses, so that nothing is cached
+    with torch.inference_mode():
+        sdpa().attend(call)
+    assert_agrees(sdpa(), call, FP32_TOLERANCE)
+
+
+def test_tensors_that_are_views_of_one_product_agree_with_copies():
+    lengths = [37, 200, 1]
+    qkv = torch.randn(sum(lengths), 3, 2, 8, generator=torch.Generator().manual_seed(3))
+    bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    views = qkv.unbind(1)
+    copies = [x.contiguous() for x in views]
+    torch.testing.assert_close(
+        attend(*views, bounds, 200, window_each_side=5, backend="sdpa"),
+        attend(*copies, bounds, 200, window_each_side=5, backend="reference"),
+        **FP32_TOLERANCE,
+    )
+
+
+def sdpa() -> Backend:
+    return next(backend for backend in BACKENDS if backend.name == "sdpa")
