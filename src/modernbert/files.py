@@ -1,67 +1,91 @@
 """Writing files so that a kill or a full disk leaves the old content whole.
 
-A file is written beside its target, flushed to the disk and renamed over it. A folder is written the same way:
-all files into a temporary neighbour, then one rename; an old folder is moved aside first and put back on failure.
+    .model.new-3f9a   written and flushed beside the target, while its writer holds a lock on it
+    model             swapped with it in one step (Linux), or with two renames by way of .model.old-3f9a
+
+A file is renamed over its target in the same way. What a killed writer left is known by its free lock, and the next
+write to the same target removes it.
 """
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: no locks on folders, so what a killed writer left stays until it is removed by hand
+    fcntl = None
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` to `path`: afterwards the file holds all of it, or what it held before."""
-    data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with file_being_written(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def file_being_written(target: Path) -> Iterator[Path]:
+    """Yield the path of an empty file; when the block ends well it becomes `target`, in one step."""
+    target = Path(os.path.realpath(target))
+    with _locked(target.parent):
+        _remove_dead(target)
+        temporary = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
+        temporary.touch(exist_ok=False)
+        lock = _lock(temporary)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, target)
+        fsync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+        _unlock(lock)
 
 
 @contextlib.contextmanager
 def folder_being_written(target: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; when the block ends well it becomes `target`, replacing an old one.
 
-    Files of an old `target` that the block did not write are gone afterwards: the new folder is the whole truth.
-    The one moment in which neither name exists is between two renames; a kill there leaves the old folder
-    complete under `.NAME.old-*`, and the next write to the same target puts it back first.
+    Files of an old `target` that the block did not write are gone afterwards: the new folder is the whole truth. Where
+    the system cannot swap two folders in one step, a kill between two renames leaves the old folder complete under
+    `.NAME.old-*`, and the next read or write of the same target puts it back. A link is followed.
     """
-    target = Path(os.path.abspath(target))
+    target = Path(os.path.realpath(target))
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    restore_interrupted(target)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new-"))
+    with _locked(target.parent):
+        _put_back(target)
+        _remove_dead(target)
+        temporary = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
+        temporary.mkdir()
+        lock = _lock(temporary)
     try:
-        temporary.chmod(0o777 & ~_umask())
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _fsync(file)
-        fsync_folder(temporary)
-        _replace_folder(temporary, target)
+        _fsync_tree(temporary)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        with _locked(target.parent):
+            _put_in_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _unlock(lock)
 
 
 def restore_interrupted(target: Path) -> None:
     """Put back the folder that a kill between two renames left under another name, if there is one."""
-    if target.exists() or not target.parent.is_dir():
+    if target.exists():
         return
-    left_over = sorted(target.parent.glob(f".{target.name}.old-*"))
-    if left_over:
-        os.rename(left_over[-1], target)
+    target = Path(os.path.realpath(target))
+    if _neighbours(target, "old"):
+        with _locked(target.parent):
+            _put_back(target)
 
 
 def sha256(path: Path) -> str:
@@ -70,10 +94,116 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, which costs nothing; copy it where the file system has no second names."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
 def fsync_folder(folder: Path) -> None:
     """Make renames inside `folder` durable; systems that cannot open a folder make them so themselves."""
     with contextlib.suppress(OSError):
         _fsync(folder)
+
+
+def _put_in_place(new: Path, target: Path) -> None:
+    """Give the folder `new` the name `target`; a folder of that name goes away. The caller holds the lock."""
+    if not target.exists():
+        os.rename(new, target)
+    elif not _exchange(new, target):
+        aside = target.with_name(new.name.replace(".new-", ".old-"))
+        os.rename(target, aside)
+        try:
+            os.rename(new, target)
+        except BaseException:
+            os.rename(aside, target)
+            raise
+        fsync_folder(target.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+    fsync_folder(target.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the system or the file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    if renameat2 is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of linux/fcntl.h and linux/fs.h
+    return renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def _put_back(target: Path) -> None:
+    left_over = _neighbours(target, "old")
+    if left_over and not target.exists():
+        os.rename(max(left_over, key=lambda path: path.stat().st_mtime), target)
+
+
+def _remove_dead(target: Path) -> None:
+    """Remove what killed writers of `target` left. The caller holds the lock, so no writer is between name and lock."""
+    for path in _neighbours(target, "new"):
+        lock = _lock(path)
+        if lock is not None:
+            _remove(path)
+        _unlock(lock)
+    if target.exists():
+        for path in _neighbours(target, "old"):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _neighbours(target: Path, kind: str) -> list[Path]:
+    """The temporary names beside `target` of this kind, "new" or "old"."""
+    prefix = f".{target.name}.{kind}-"
+    if not target.parent.is_dir():
+        return []
+    return [path for path in target.parent.iterdir() if path.name.startswith(prefix)]
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other writers inside `folder` waiting for the moment of choosing or swapping names."""
+    lock = _lock(folder, waits=True)
+    try:
+        yield
+    finally:
+        _unlock(lock)
+
+
+def _lock(path: Path, *, waits: bool = False) -> int | None:
+    """Lock a file or folder until `_unlock` or the death of this process; None where another holds it, or none can."""
+    if fcntl is None:
+        return None
+    handle = None
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except OSError:  # held by another; or a file system without locks
+        _unlock(handle)
+        return None
+    return handle
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
+
+
+def _fsync_tree(folder: Path) -> None:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            path = Path(parent, name)
+            if path.is_file() and not path.is_symlink():
+                with contextlib.suppress(PermissionError):  # a kept file that is not ours to read
+                    _fsync(path)
+        fsync_folder(Path(parent))
 
 
 def _fsync(path: Path) -> None:
@@ -82,25 +212,3 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    if not target.exists():
-        os.rename(new, target)
-        fsync_folder(target.parent)
-        return
-    aside = target.parent / f".{target.name}.old-{new.name.rsplit('-', 1)[-1]}"
-    os.rename(target, aside)
-    try:
-        os.rename(new, target)
-    except BaseException:
-        os.rename(aside, target)
-        raise
-    fsync_folder(target.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,4 +1,4 @@
-"""How our arguments become those of torch's varlen attention: that one function is replaced by the reference."""
+"""How our arguments become those of torch's varlen attention, which the reference replaces here."""
 
 from __future__ import annotations
 

@@ -11,11 +11,22 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from modernbert.text.tokenizer import Tokenizer
+
 CORPUS = [
     "the man worked as a lawyer in New York and the woman as a mechanic",
     "Hello World! It's a quick brown fox; isn't it? |||IP_ADDRESS||| 127.0.0.1",
     "def encode(text):\n    return [token for token in text]\n",
     "София - столицата на България, a city of 1,248,452 people",
+]
+HARD_TEXTS = [
+    "",
+    " ",
+    "Hello World!",
+    "  the man  worked\tas a\n\nlawyer   in New York ",
+    "caf\u00e9 cafe\u0301 \U0001f600\U0001f468\u200d\U0001f469 \u4f60\u597d \u0421\u043e\u0444\u0438\u044f",
+    "a\u0000b \ufeff \u2028 \u0130stanbul \ufdfa",
+    "|||IP_ADDRESS||| 127.0.0.1",
 ]
 BERT_NAMES = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
 ROBERTA_NAMES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -27,6 +38,11 @@ def data_root() -> Path:
     if not root:
         pytest.skip("needs the real data sets: set MODERNBERT_DATA to their folder")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def hard_texts() -> list[str]:
+    return HARD_TEXTS
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +68,11 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
     )
     return written(tokenizer, tmp_path_factory.mktemp("small"), {"model_max_length": 128})
+
+
+@pytest.fixture(scope="session")
+def small(small_folder: Path) -> Tokenizer:
+    return Tokenizer.from_folder(small_folder)
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,8 @@ class Tokenizer:
         ids = [int(each) for each in token_ids]
         for each in ids:
             self.token(each)
-        return self._parse.decode(ids, skip_special_tokens=skip_special_tokens)
+        with _failure_named(f"{self._source}: the tokenizer failed"):
+            return self._parse.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def token(self, token_id: int) -> str:
         """The vocabulary entry of an id, in its raw form (a blank may look like U+0120 or U+2581)."""

@@ -1,0 +1,120 @@
+"""The modern bidirectional encoder as one piece of software: load it, use it, and soon train, search and serve it.
+
+    import modernbert
+
+    model = modernbert.load("answerdotai/ModernBERT-base")
+    model.fill_mask("He walked to the [MASK].")
+
+Names are loaded when they are first used: `import modernbert` alone imports no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modernbert.encoder.attention import AttentionConfig
+    from modernbert.encoder.block import ParallelConfig, PostNormConfig, PreNormConfig
+    from modernbert.encoder.config import Part
+    from modernbert.encoder.embedding import EmbeddingConfig, LearnedPositionsConfig
+    from modernbert.encoder.encoder import Encoder, EncoderConfig
+    from modernbert.encoder.init import InitConfig
+    from modernbert.encoder.mlp import GluConfig, MlpConfig
+    from modernbert.encoder.norm import LayerNormConfig, RmsNormConfig
+    from modernbert.encoder.presets import PRESETS
+    from modernbert.encoder.rotary import RotaryConfig
+    from modernbert.errors import ModernBertError
+    from modernbert.heads.classify import ChoiceHeadConfig, ClassifyHeadConfig
+    from modernbert.heads.embed import DenseConfig, EmbedHeadConfig, TokenEmbedHeadConfig
+    from modernbert.heads.mlm import MlmHeadConfig
+    from modernbert.heads.model import ModelConfig
+    from modernbert.heads.tokens import SpanHeadConfig, TagHeadConfig
+    from modernbert.heads.transform import TransformConfig
+    from modernbert.inference.loading import load
+    from modernbert.inference.pipeline import Model
+    from modernbert.kernels.attention import attend
+    from modernbert.text.batch import PackedBatch
+    from modernbert.text.tokenizer import Tokenizer
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "AttentionConfig": "encoder.attention",
+    "ChoiceHeadConfig": "heads.classify",
+    "ClassifyHeadConfig": "heads.classify",
+    "DenseConfig": "heads.embed",
+    "EmbedHeadConfig": "heads.embed",
+    "EmbeddingConfig": "encoder.embedding",
+    "Encoder": "encoder.encoder",
+    "EncoderConfig": "encoder.encoder",
+    "GluConfig": "encoder.mlp",
+    "InitConfig": "encoder.init",
+    "LayerNormConfig": "encoder.norm",
+    "LearnedPositionsConfig": "encoder.embedding",
+    "MlmHeadConfig": "heads.mlm",
+    "MlpConfig": "encoder.mlp",
+    "Model": "inference.pipeline",
+    "ModelConfig": "heads.model",
+    "ModernBertError": "errors",
+    "PRESETS": "encoder.presets",
+    "PackedBatch": "text.batch",
+    "ParallelConfig": "encoder.block",
+    "Part": "encoder.config",
+    "PostNormConfig": "encoder.block",
+    "PreNormConfig": "encoder.block",
+    "RmsNormConfig": "encoder.norm",
+    "RotaryConfig": "encoder.rotary",
+    "SpanHeadConfig": "heads.tokens",
+    "TagHeadConfig": "heads.tokens",
+    "TokenEmbedHeadConfig": "heads.embed",
+    "Tokenizer": "text.tokenizer",
+    "TransformConfig": "heads.transform",
+    "attend": "kernels.attention",
+    "load": "inference.loading",
+}
+
+__all__ = [
+    "PRESETS",
+    "AttentionConfig",
+    "ChoiceHeadConfig",
+    "ClassifyHeadConfig",
+    "DenseConfig",
+    "EmbedHeadConfig",
+    "EmbeddingConfig",
+    "Encoder",
+    "EncoderConfig",
+    "GluConfig",
+    "InitConfig",
+    "LayerNormConfig",
+    "LearnedPositionsConfig",
+    "MlmHeadConfig",
+    "MlpConfig",
+    "Model",
+    "ModelConfig",
+    "ModernBertError",
+    "PackedBatch",
+    "ParallelConfig",
+    "Part",
+    "PostNormConfig",
+    "PreNormConfig",
+    "RmsNormConfig",
+    "RotaryConfig",
+    "SpanHeadConfig",
+    "TagHeadConfig",
+    "TokenEmbedHeadConfig",
+    "Tokenizer",
+    "TransformConfig",
+    "attend",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(
+            f"module 'modernbert' has no attribute {name!r}; there are: {', '.join(__all__)}"
+        )
+    return getattr(importlib.import_module(f"modernbert.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

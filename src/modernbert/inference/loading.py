@@ -1,0 +1,52 @@
+"""From a name to a model that is ready to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from modernbert import bundled
+from modernbert.encoder.config import Part
+from modernbert.inference.pipeline import Model
+from modernbert.kernels.hardware import resolve_device, resolve_dtype
+from modernbert.pretrained.folder import read_folder
+from modernbert.pretrained.hub import fetch
+
+
+def load(
+    name: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    backend: str = "auto",
+    parts: Sequence[type[Part]] = (),
+    strict: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    cache: str | Path | None = None,
+    offline: bool = False,
+) -> Model:
+    """Load a model: a folder, a bundled name, or a hub id.
+
+    `dtype="auto"` is bfloat16 where the device computes in it at full speed and float32 elsewhere, whatever the file stores.
+    `backend` names the attention kernel. `parts` names the user's own part classes that the model holds; `strict` makes unknown
+    keys of a foreign config.json an error. `revision`, `token`, `cache` and `offline` are for the hub.
+
+    Raises FolderError or ConfigError, which name the file and the key, and BackendError for what this machine has not got.
+    """
+    chosen_device = resolve_device(device)
+    chosen_dtype = resolve_dtype(dtype, chosen_device)
+    if isinstance(name, str) and name in bundled.names():
+        folder = bundled.path(name)
+    else:
+        folder = fetch(
+            name,
+            revision=revision,
+            token=token,
+            cache=None if cache is None else Path(cache),
+            offline=offline,
+        )
+    pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict)
+    return Model(pretrained, device=chosen_device, backend=backend, name=str(name))
