@@ -12,6 +12,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -31,8 +32,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def file_being_written(target: Path) -> Iterator[Path]:
-    """Yield the path of an empty file; when the block ends well it becomes `target`, in one step."""
-    target = Path(os.path.realpath(target))
+    """Yield the path of an empty file; when the block ends well it becomes `target`, in one step.
+
+    A link of that name is replaced, not followed: the files of the hub's cache are links into a store that others share.
+    """
+    target = Path(os.path.abspath(target))
     with _locked(target.parent):
         _remove_dead(target)
         temporary = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
@@ -83,9 +87,10 @@ def restore_interrupted(target: Path) -> None:
     if target.exists():
         return
     target = Path(os.path.realpath(target))
-    if _neighbours(target, "old"):
-        with _locked(target.parent):
-            _put_back(target)
+    with contextlib.suppress(OSError):  # a reader who may not look or rename here finds no folder, and says so
+        if _neighbours(target, "old"):
+            with _locked(target.parent):
+                _put_back(target)
 
 
 def sha256(path: Path) -> str:
@@ -161,10 +166,10 @@ def _remove(path: Path) -> None:
 
 def _neighbours(target: Path, kind: str) -> list[Path]:
     """The temporary names beside `target` of this kind, "new" or "old"."""
-    prefix = f".{target.name}.{kind}-"
+    name = re.compile(rf"\.{re.escape(target.name)}\.{kind}-[0-9a-f]{{8}}")
     if not target.parent.is_dir():
         return []
-    return [path for path in target.parent.iterdir() if path.name.startswith(prefix)]
+    return [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
 
 
 @contextlib.contextmanager
@@ -186,13 +191,15 @@ def _lock(path: Path, *, waits: bool = False) -> int | None:
         handle = os.open(path, os.O_RDONLY)
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
     except OSError:  # held by another; or a file system without locks
-        _unlock(handle)
+        if handle is not None:
+            os.close(handle)
         return None
     return handle
 
 
 def _unlock(lock: int | None) -> None:
-    if lock is not None:
+    if fcntl is not None and lock is not None:
+        fcntl.flock(lock, fcntl.LOCK_UN)  # closing alone would not do: a child forked meanwhile holds it too
         os.close(lock)
 
 

@@ -366,7 +366,7 @@ class Model:
         is_mask = batch.token_ids == self.tokenizer.mask_id
         logits = cast(MaskedLanguageModel, self._module)(batch, self.backend, is_mask.nonzero()[:, 0])
         counts = [int(piece.sum()) for piece in batch.split(is_mask)]
-        return [piece.cpu().numpy() for piece in logprobabilities(logits).split(counts)]
+        return [piece.cpu().numpy() for piece in log_probabilities(logits).split(counts)]
 
     def _tag_scores(self, batch: PackedBatch) -> list[np.ndarray]:
         logits = self._module(batch, self.backend).float()
