@@ -1,4 +1,4 @@
-"""The modern bidirectional encoder as one piece of software: load it, use it, and soon train, search and serve it.
+"""The modern bidirectional encoder as one piece of software: load it and use it; training and serving come.
 
     import modernbert
 

@@ -107,19 +107,25 @@ def their_numbers(model: transformers.PreTrainedModel, texts: Texts) -> Numbers:
         inputs["position_ids"] = texts.position_ids
     if texts.token_types is not None:
         inputs["token_type_ids"] = texts.token_types
-    hidden = model.base_model(**inputs).last_hidden_state[texts.is_real]  # [T, D]
     name = type(model).__name__
-    if name.endswith("Model"):
-        return Numbers(hidden=hidden, scores=None)
     if name.endswith("ForMultipleChoice"):
-        pairs = {key: value.unflatten(0, (-1, 2)) for key, value in inputs.items()}  # [B/2, 2, N]
-        return Numbers(hidden=hidden, scores=model(**pairs).logits.reshape(-1, 1))
+        inputs = {key: value.unflatten(0, (-1, 2)) for key, value in inputs.items()}  # [B/2, 2, N]
+    hidden: list[Tensor] = []
+    hook = model.base_model.register_forward_hook(lambda *call: hidden.append(call[-1][0]))
     output = model(**inputs)
+    hook.remove()
+    return Numbers(hidden=hidden[0][texts.is_real], scores=_scores(name, output, texts.is_real))
+
+
+def _scores(name: str, output: transformers.utils.ModelOutput, is_real: Tensor) -> Tensor | None:
+    if name.endswith("Model"):
+        return None
     if name.endswith("ForQuestionAnswering"):
-        ends = torch.stack([output.start_logits, output.end_logits], dim=-1)
-        return Numbers(hidden=hidden, scores=ends[texts.is_real])
-    per_token = name.endswith(("ForMaskedLM", "ForTokenClassification"))
-    return Numbers(hidden=hidden, scores=output.logits[texts.is_real] if per_token else output.logits)
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)[is_real]
+    if name.endswith("ForMultipleChoice"):
+        return output.logits.reshape(-1, 1)
+    is_for_tokens = name.endswith(("ForMaskedLM", "ForTokenClassification"))
+    return output.logits[is_real] if is_for_tokens else output.logits
 
 
 @torch.no_grad()

@@ -10,7 +10,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one. BackendError where it is unknown or not there."""
+    """The device of that name; "auto" is CUDA where there is one.
+
+    Raises BackendError where it is unknown or not there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -18,14 +18,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from modernbert.encoder.config import Part, from_json, to_json
 from modernbert.errors import ConfigError, FolderError
-from modernbert.files import folder_being_written, restore_interrupted
+from modernbert.files import folder_being_written, link_or_copy, restore_interrupted
 from modernbert.heads.model import ALL_PARTS, ModelConfig
 from modernbert.pretrained import sentence
 from modernbert.pretrained.bert import BERT, ROBERTA, XLM_ROBERTA
@@ -91,30 +92,44 @@ def read_folder(
     return read
 
 
-def write_folder(target: Path, model: Pretrained) -> None:
+def write_folder(target: Path, model: Pretrained, *, layout: Literal["auto", "parts"] = "auto") -> None:
     """Write a model folder at once: afterwards `target` holds all of it, or what it held before.
 
     Files of an old model in `target` are replaced; other files there (a README, reports) are kept. A folder that holds
-    other files but no config.json is refused, since it is not a model's.
+    other files but no config.json is refused, since it is not a model's. `layout="parts"` writes our own config.json even
+    where transformers has words for the model. Raises FolderError where the disk is full or may not be written.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or _is_someone_elses(target)):
         raise FolderError(
             f"{target} exists and is not a model folder; name a new folder, or empty this one first"
         )
-    with folder_being_written(target) as folder:
-        config, tensors = _to_write(model)
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        write_weights(
-            folder, {name: tensor for name, tensor in tensors.items() if not name.startswith("dense.")}
-        )
-        if config["model_type"] != OWN_MODEL_TYPE:
-            size = model.config.encoder.hidden_size
-            sentence.write_modules(folder, model.config.head, tensors, model.settings, size)
-        if model.tokenizer is not None:
-            model.tokenizer.save(folder)
-        if target.exists():
-            _keep_other_files(target, folder)
+    config, tensors = _to_write(model, layout)
+    try:
+        with folder_being_written(target) as folder:
+            _write_files(folder, model, config, tensors)
+            if target.exists():
+                _keep_other_files(target, folder)
+    except (OSError, SafetensorError) as error:
+        raise FolderError(
+            f"{target} could not be written: {error}. {'It is as it was before' if target.exists() else 'Nothing is left of it'}. "
+            f"A save needs room for a second copy in {target.absolute().parent}, and the right to write there"
+        ) from error
+
+
+def _write_files(
+    folder: Path, model: Pretrained, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if config["model_type"] == OWN_MODEL_TYPE:
+        write_weights(folder, tensors)
+    else:  # Sentence Transformers keeps each dense layer in a folder of its own
+        in_modules = {name for name in tensors if name.startswith("dense.")}
+        write_weights(folder, {name: tensor for name, tensor in tensors.items() if name not in in_modules})
+        size = model.config.encoder.hidden_size
+        sentence.write_modules(folder, model.config.head, tensors, model.settings, size)
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder)
 
 
 def describe_layout(config: ModelConfig) -> str:
@@ -208,11 +223,11 @@ def _fill(
     return carried
 
 
-def _to_write(model: Pretrained) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _to_write(model: Pretrained, layout: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The config.json and the tensors, under the names that its readers expect."""
     tensors = state_of(model.module)
     config, _ = _foreign_config(model.config, model.foreign)
-    if config is None:
+    if config is None or layout == "parts":
         return _own_config(model), tensors
     family = _family_named(config["model_type"], "the model")
     config["dtype"] = config["torch_dtype"] = str(_main_dtype(tensors)).removeprefix("torch.")
@@ -254,15 +269,15 @@ def _is_someone_elses(target: Path) -> bool:
 
 
 def _keep_other_files(old: Path, new: Path) -> None:
-    """Copy what is not part of a model, so that saving over a folder loses no reports."""
+    """Take over what is not part of a model, so that saving over a folder loses no reports."""
     for path in old.iterdir():
         is_model_file = OWNED_FILES.fullmatch(path.name) or _is_layout_file(path.name)
         if is_model_file or (new / path.name).exists():
             continue
-        if path.is_dir():
-            shutil.copytree(path, new / path.name, symlinks=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True, copy_function=link_or_copy)
         else:
-            shutil.copy2(path, new / path.name, follow_symlinks=False)
+            link_or_copy(path, new / path.name)
 
 
 _LAYOUT_FILES = frozenset(
