@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: levels, owners of outside packages, file lengths.
 
-Dependencies point one way: a level imports only lower levels, and neighbours do not import each other (DESIGN section 4).
+Dependencies point one way: a level imports only lower levels, and neighbours do not import each other (DESIGN
+section 4).
 """
 
 import ast
@@ -44,7 +45,9 @@ LONG_FILE, TOO_LONG_FILE = 400, 600
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every imported module in a file, by its dotted name, and whether it is imported for type checking alone."""
+    """Every imported module in a file, by its dotted name, and whether it is imported for type checking
+    alone.
+    """
     tree = ast.parse(path.read_text())
     typing_only = {
         id(node)

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 try:
@@ -31,7 +31,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def file_being_written(target: Path) -> Iterator[Path]:
+def file_being_written(target: Path) -> Generator[Path]:
     """Yield the path of an empty file; when the block ends well it becomes `target`, in one step.
 
     A link of that name is replaced, not followed: the files of the hub's cache are links into a store that others share.
@@ -53,7 +53,7 @@ def file_being_written(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder_being_written(target: Path) -> Iterator[Path]:
+def folder_being_written(target: Path) -> Generator[Path]:
     """Yield an empty temporary folder; when the block ends well it becomes `target`, replacing an old one.
 
     Files of an old `target` that the block did not write are gone afterwards: the new folder is the whole truth. Where
@@ -173,7 +173,7 @@ def _neighbours(target: Path, kind: str) -> list[Path]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Generator[None]:
     """Keep other writers inside `folder` waiting for the moment of choosing or swapping names."""
     lock = _lock(folder, waits=True)
     try:

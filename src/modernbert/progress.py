@@ -12,7 +12,9 @@ Item = TypeVar("Item")
 def progress(
     items: Iterable[Item], *, label: str, total: int | None = None, unit: str = "it"
 ) -> Iterator[Item]:
-    """Yield `items` unchanged, drawing a bar on stderr when it is a terminal and the work lasts over a second."""
+    """Yield `items` unchanged, drawing a bar on stderr when it is a terminal and the work lasts over a
+    second.
+    """
     yield from tqdm(
         items,
         desc=label,

@@ -170,12 +170,18 @@ def models_and_texts(draw: st.DrawFn) -> tuple[ModelConfig, Texts]:
 
 
 def build(config: ModelConfig) -> torch.nn.Module:
-    """The model in evaluation mode, every weight moved off what it starts as, so that each one counts."""
+    """The model in evaluation mode, every weight moved off what it starts as, so that each one counts.
+
+    No matrix makes vectors longer: without norms some compositions would have attention scores in the thousands,
+    where fp32 has no more than four digits for the softmax of them.
+    """
     torch.manual_seed(0)
     model = config.build().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            if parameter.dim() == 2:
+                parameter.div_(torch.linalg.matrix_norm(parameter, 2).clamp(min=1.0))
     return model
 
 

@@ -15,6 +15,7 @@ class QuickGelu(nn.Module):
     """x * sigmoid(1.702 x), the quick approximation of GELU (Hendrycks and Gimpel 2016)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Element by element."""
         return x * (1.702 * x).sigmoid()
 
 
@@ -22,6 +23,7 @@ class SquaredRelu(nn.Module):
     """relu(x) ** 2 (So et al. 2021, arXiv 2109.08668)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Element by element."""
         return x.relu().square()
 
 

@@ -49,7 +49,9 @@ class AttentionConfig(Part):
         require_positive(self, "num_heads")
         require_probability(self, "dropout", "out_dropout")
         if self.window_each_side is not None and self.window_each_side < 0:
-            raise ConfigError(f"AttentionConfig.window_each_side must be 0 or more, found {self.window_each_side}")
+            raise ConfigError(
+                f"AttentionConfig.window_each_side must be 0 or more, found {self.window_each_side}"
+            )
 
     def build(self, hidden_size: int) -> Attention:
         """The module: [T, D] -> [T, D]."""
@@ -69,9 +71,12 @@ class Attention(nn.Module):
         self.Wqkv = nn.Linear(hidden_size, 3 * hidden_size, bias=config.has_qkv_bias)
         self.Wo = nn.Linear(hidden_size, hidden_size, bias=config.has_out_bias)
         self.out_dropout = nn.Dropout(config.out_dropout)
-        self.positions = None if config.rotary is None else config.rotary.build(hidden_size // config.num_heads)
+        self.positions = (
+            None if config.rotary is None else config.rotary.build(hidden_size // config.num_heads)
+        )
 
     def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+        """Mix the tokens of each sequence of the pack; `backend` names the kernel."""
         qkv = self.Wqkv(x).unflatten(-1, (3, self.num_heads, -1))  # [T, 3, H, K]
         if self.positions is not None:
             qkv = self.positions(qkv, batch)

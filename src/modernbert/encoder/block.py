@@ -1,8 +1,8 @@
 """One layer of an encoder: attention, an MLP, and where the norms stand around them.
 
-    pre-norm   x + attn(norm(x)), then x + mlp(norm(x))        ModernBERT
-    post-norm  norm(x + attn(x)), then norm(x + mlp(x))        BERT
-    parallel   x + attn(norm(x)) + mlp(norm(x)), one norm      GPT-J
+pre-norm   x + attn(norm(x)), then x + mlp(norm(x))        ModernBERT
+post-norm  norm(x + attn(x)), then norm(x + mlp(x))        BERT
+parallel   x + attn(norm(x)) + mlp(norm(x)), one norm      GPT-J
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class MlpPart(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreNormConfig(Part):
-    """Norms before attention and MLP; a norm of None is left out (ModernBERT's first layer has no attention norm)."""
+    """Norms before attention and MLP; a norm of None is left out (ModernBERT's first layer has no attention
+    norm).
+    """
 
     kind: ClassVar[str] = "pre_norm"
     attention: AttentionPart
@@ -94,6 +96,7 @@ class PreNormBlock(nn.Module):
         self.mlp = config.mlp.build(hidden_size)
 
     def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+        """One layer over the pack."""
         x = x + self.attn(self.attn_norm(x), batch, backend)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -109,6 +112,7 @@ class PostNormBlock(nn.Module):
         self.mlp_norm = _build_norm(config.mlp_norm, hidden_size)
 
     def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+        """One layer over the pack."""
         x = self.attn_norm(x + self.attn(x, batch, backend))
         return self.mlp_norm(x + self.mlp(x))
 
@@ -123,6 +127,7 @@ class ParallelBlock(nn.Module):
         self.mlp = config.mlp.build(hidden_size)
 
     def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+        """One layer over the pack."""
         normed = self.norm(x)
         return x + self.attn(normed, batch, backend) + self.mlp(normed)
 

@@ -1,4 +1,4 @@
-"""From token ids to vectors: the token table, optionally learned positions and text types, a norm, dropout."""
+"""From token ids to vectors: the token table, learned positions and text types if there are any, a norm."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class NormPart(Protocol):
 
 
 class EmbeddingPositions(Protocol):
-    """A position scheme that adds to the embeddings; its module is called as `module(batch)` and gives [T, D]."""
+    """A position scheme that adds to the embeddings; its module is called as `module(batch)` and gives [T,
+    D].
+    """
 
     def build(self, hidden_size: int) -> nn.Module:
         """The module for vectors of this size."""
@@ -63,10 +65,11 @@ class LearnedPositions(nn.Embedding):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # called with a batch, as every scheme is
         self, batch: PackedBatch
     ) -> Float[Tensor, "T D"]:
+        """The vector of each token's position."""
         if batch.max_seqlen > self.num_positions:
             raise InputError(
-                f"a sequence of {batch.max_seqlen} tokens is longer than the {self.num_positions} positions of this "
-                "model; cut it into windows or use a model with rotary positions"
+                f"a sequence of {batch.max_seqlen} tokens is longer than the {self.num_positions} positions "
+                "of this model; cut it into windows or use a model with rotary positions"
             )
         return super().forward(batch.position_ids + self.offset)
 
@@ -84,7 +87,9 @@ class EmbeddingConfig(Part):
     def __post_init__(self) -> None:
         require_probability(self, "dropout")
         if self.num_token_types < 0:
-            raise ConfigError(f"EmbeddingConfig.num_token_types must be 0 or more, found {self.num_token_types}")
+            raise ConfigError(
+                f"EmbeddingConfig.num_token_types must be 0 or more, found {self.num_token_types}"
+            )
 
     def build(self, vocab_size: int, hidden_size: int) -> Embedding:
         """The module: a batch -> [T, D]."""
@@ -98,15 +103,22 @@ class Embedding(nn.Module):
         super().__init__()
         self.tok_embeddings = nn.Embedding(vocab_size, hidden_size)
         self.positions = None if config.positions is None else config.positions.build(hidden_size)
-        self.token_types = nn.Embedding(config.num_token_types, hidden_size) if config.num_token_types else None
+        self.token_types = (
+            nn.Embedding(config.num_token_types, hidden_size) if config.num_token_types else None
+        )
         self.norm = nn.Identity() if config.norm is None else config.norm.build(hidden_size)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, batch: PackedBatch) -> Float[Tensor, "T D"]:
+        """The vector of each token, before the first block."""
         x = self.tok_embeddings(batch.token_ids)  # [T, D]
         if self.token_types is not None:
             # all tokens are of type 0 where the batch does not say: row 0 is added to every token
-            x = x + (self.token_types.weight[0] if batch.token_types is None else self.token_types(batch.token_types))
+            x = x + (
+                self.token_types.weight[0]
+                if batch.token_types is None
+                else self.token_types(batch.token_types)
+            )
         if self.positions is not None:
             x = x + self.positions(batch)
         return self.dropout(self.norm(x))

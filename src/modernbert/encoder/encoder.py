@@ -1,4 +1,6 @@
-"""The encoder: embeddings, a list of blocks, a last norm. A pack of token ids in, one vector for each token out."""
+"""The encoder: embeddings, a list of blocks, a last norm. A pack of token ids in, one vector for each token
+out.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class BlockPart(Protocol):
 
 
 class EmbeddingPart(Protocol):
-    """From a batch to vectors: `EmbeddingConfig` or a user's own; its module has the attribute `tok_embeddings`."""
+    """From a batch to vectors: `EmbeddingConfig` or a user's own; its module has the attribute
+    `tok_embeddings`.
+    """
 
     def build(self, vocab_size: int, hidden_size: int) -> nn.Module:
         """The module: a batch -> [T, D]."""
@@ -41,7 +45,8 @@ class EmbeddingPart(Protocol):
 class EncoderConfig(Part):
     """An encoder, as data: one part for each block, in order.
 
-    `max_positions` is the longest sequence that the model is meant for, in tokens; rotary positions compute past it.
+    `max_positions` is the longest sequence that the model is meant for, in tokens; rotary positions compute
+    past it.
     """
 
     kind: ClassVar[str] = "encoder"
@@ -59,7 +64,9 @@ class EncoderConfig(Part):
         if not self.blocks:
             raise ConfigError("an encoder needs at least one block, found none")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            raise ConfigError(f"pad_token_id {self.pad_token_id} lies outside the vocabulary of {self.vocab_size}")
+            raise ConfigError(
+                f"pad_token_id {self.pad_token_id} lies outside the vocabulary of {self.vocab_size}"
+            )
 
     def build(self) -> Encoder:
         """The encoder with freshly drawn weights, from torch's global generator."""
@@ -74,7 +81,9 @@ class Encoder(nn.Module):
         self.config = config
         self.embeddings = config.embedding.build(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(block.build(config.hidden_size) for block in config.blocks)
-        self.final_norm = nn.Identity() if config.final_norm is None else config.final_norm.build(config.hidden_size)
+        self.final_norm = (
+            nn.Identity() if config.final_norm is None else config.final_norm.build(config.hidden_size)
+        )
         initialize_like(self, config)
 
     def forward(self, batch: PackedBatch, backend: str = "auto") -> Float[Tensor, "T D"]:

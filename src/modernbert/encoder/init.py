@@ -1,6 +1,6 @@
 """How new weights are drawn. Each family gives a standard deviation by the place of a matrix in the model.
 
-    in         Wqkv, Wi: what reads the residual stream          out   Wo: what writes into it (dense, decoder too)
+    in         Wqkv, Wi: what reads the residual stream     out   Wo: what writes into it (dense, decoder too)
     embedding  token, position and type tables                   final classifiers and other new last layers
 
 Biases start at 0 and norm weights at 1 in every family.
@@ -30,11 +30,10 @@ SMALL_EMBEDDING_BOUND = 1e-4  # of the RWKV initialisation
 class InitConfig(Part):
     """A family of initialisations.
 
-    full_megatron   truncated normal: `std` in, std / sqrt(2 L) out, hidden ** -0.5 final (ModernBERT; L layers)
-    bert, normal    normal(0, std) everywhere; bert also zeroes the row of the padding token
-    mitchell        truncated normal, 1 / sqrt(fan in), out matrices of layer l also / sqrt(2 (l + 1)) (OLMo)
-    fan_in          normal, 1 / sqrt(fan in)
-    kaiming_normal  He et al. 2015, for ReLU
+    full_megatron   truncated normal: `std` in, std / sqrt(2 L) out, hidden ** -0.5 final (ModernBERT; L
+    layers) bert, normal    normal(0, std) everywhere; bert also zeroes the row of the padding token mitchell
+    truncated normal, 1 / sqrt(fan in), out matrices of layer l also / sqrt(2 (l + 1)) (OLMo) fan_in
+    normal, 1 / sqrt(fan in) kaiming_normal  He et al. 2015, for ReLU
 
     Truncation is at `cutoff` standard deviations. `has_small_embedding` draws the token table from
     uniform(-1e-4, 1e-4), which only works with an embedding norm.
@@ -50,13 +49,20 @@ class InitConfig(Part):
         if self.family not in FAMILIES:
             raise ConfigError(f"unknown initialisation {self.family!r}; there are: {', '.join(FAMILIES)}")
         if self.has_small_embedding and self.family == "full_megatron":
-            raise ConfigError("full_megatron sets the embedding itself: it cannot go with has_small_embedding")
+            raise ConfigError(
+                "full_megatron sets the embedding itself: it cannot go with has_small_embedding"
+            )
         if self.std <= 0 or self.cutoff <= 0:
             raise ConfigError(f"std and cutoff must be above 0, found {self.std} and {self.cutoff}")
 
 
 def initialize(
-    module: nn.Module, config: InitConfig, *, num_layers: int, hidden_size: int, pad_token_id: int | None = None
+    module: nn.Module,
+    config: InitConfig,
+    *,
+    num_layers: int,
+    hidden_size: int,
+    pad_token_id: int | None = None,
 ) -> None:
     """Draw all linear and embedding weights of `module` anew, from torch's global generator.
 
@@ -84,7 +90,13 @@ def _draw_linear(name: str, linear: nn.Linear, config: InitConfig, num_layers: i
         depth = 2.0 * (_layer_of(name, num_layers) + 1) if is_out else 1.0
         _draw_truncated(linear.weight, 1.0 / math.sqrt(linear.in_features * depth), 3.0)
     else:
-        std = hidden_size**-0.5 if is_final else config.std / math.sqrt(2.0 * num_layers) if is_out else config.std
+        std = (
+            hidden_size**-0.5
+            if is_final
+            else config.std / math.sqrt(2.0 * num_layers)
+            if is_out
+            else config.std
+        )
         _draw_truncated(linear.weight, std, config.cutoff)
 
 

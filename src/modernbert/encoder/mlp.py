@@ -1,4 +1,6 @@
-"""What each token goes through alone: a plain two-layer MLP (BERT) or a gated linear unit (ModernBERT's GeGLU)."""
+"""What each token goes through alone: a plain two-layer MLP (BERT) or a gated linear unit (ModernBERT's
+GeGLU).
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class MlpConfig(Part):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GluConfig(Part):
-    """`Wo(activation(u) * g)`, where `Wi(x)` gives u and g side by side; `intermediate_size` is the size of each."""
+    """`Wo(activation(u) * g)`, where `Wi(x)` gives u and g side by side; `intermediate_size` is the size of
+    each.
+    """
 
     kind: ClassVar[str] = "glu"
     intermediate_size: int
@@ -70,6 +74,7 @@ class Mlp(nn.Module):
         self.out_dropout = nn.Dropout(config.out_dropout)
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        """Token by token."""
         return self.out_dropout(self.Wo(self.dropout(self.activation(self.Wi(x)))))
 
 
@@ -85,4 +90,5 @@ class Glu(nn.Module):
         self.out_dropout = nn.Dropout(config.out_dropout)
 
     def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        """Token by token."""
         return self.out_dropout(self.Wo(self.dropout(gated(self.Wi(x), self.activation))))

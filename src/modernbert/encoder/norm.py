@@ -1,4 +1,6 @@
-"""The two norms: layer norm (ModernBERT, BERT) and RMS norm. A user's own norm is a part with the same `build(hidden_size)`."""
+"""The two norms: layer norm (ModernBERT, BERT) and RMS norm. A user's own norm is a part with the same
+`build(hidden_size)`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from modernbert.encoder.config import Part
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerNormConfig(Part):
-    """Layer norm with a learned weight (Ba et al. 2016); ModernBERT has no bias, BERT has one and eps 1e-12."""
+    """Layer norm with a learned weight (Ba et al. 2016): BERT has a bias and eps 1e-12."""
 
     kind: ClassVar[str] = "layer_norm"
     eps: float = 1e-5

@@ -1,7 +1,7 @@
 """The published encoders, all from the same parts; and the literal tuple of the parts there are.
 
-Sizes are those of the published configurations. A preset is a function, so that nothing is built at import, and takes no
-arguments: to change one, use `dataclasses.replace` on what it returns.
+Sizes are those of the published configurations. A preset is a function, so that nothing is built at import,
+and takes no arguments: to change one, use `dataclasses.replace` on what it returns.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def _modernbert(
     everywhere = AttentionConfig(num_heads=num_heads, rotary=RotaryConfig(theta=160_000.0))
     nearby = AttentionConfig(num_heads=num_heads, window_each_side=64, rotary=RotaryConfig(theta=local_theta))
     mlp = GluConfig(intermediate_size=intermediate_size)
-    blocks = [PreNormConfig(attention=everywhere if i % 3 == 0 else nearby, mlp=mlp) for i in range(num_layers)]
+    blocks = [
+        PreNormConfig(attention=everywhere if i % 3 == 0 else nearby, mlp=mlp) for i in range(num_layers)
+    ]
     blocks[0] = replace(blocks[0], attention_norm=None)
     return EncoderConfig(
         vocab_size=vocab_size, hidden_size=hidden_size, blocks=tuple(blocks), pad_token_id=pad_token_id
@@ -179,7 +181,9 @@ def _bert(
         attention=AttentionConfig(
             num_heads=num_heads, has_qkv_bias=True, has_out_bias=True, dropout=0.1, out_dropout=0.1
         ),
-        mlp=MlpConfig(intermediate_size=intermediate_size, has_in_bias=True, has_out_bias=True, out_dropout=0.1),
+        mlp=MlpConfig(
+            intermediate_size=intermediate_size, has_in_bias=True, has_out_bias=True, out_dropout=0.1
+        ),
         attention_norm=norm,
         mlp_norm=norm,
     )
@@ -187,7 +191,9 @@ def _bert(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         blocks=(block,) * num_layers,
-        embedding=EmbeddingConfig(norm=norm, positions=positions, num_token_types=num_token_types, dropout=0.1),
+        embedding=EmbeddingConfig(
+            norm=norm, positions=positions, num_token_types=num_token_types, dropout=0.1
+        ),
         final_norm=None,
         init=InitConfig(family="bert"),
         max_positions=positions.num_positions,

@@ -40,8 +40,8 @@ class RotaryConfig(Part):
         rotary_size = int(head_dim * self.fraction)
         if rotary_size < 2 or rotary_size % 2:
             raise ConfigError(
-                f"rotary positions turn pairs of numbers: {self.fraction} of a head of {head_dim} is {rotary_size}, "
-                "which must be even and at least 2"
+                f"rotary positions turn pairs of numbers: {self.fraction} of a head of {head_dim} is "
+                f"{rotary_size}, which must be even and at least 2"
             )
         return Rotary(self.theta, rotary_size, self.is_interleaved)
 
@@ -56,7 +56,10 @@ class Rotary(nn.Module):
         self.is_interleaved = is_interleaved
 
     def forward(self, qkv: Float[Tensor, "T 3 H K"], batch: PackedBatch) -> Float[Tensor, "T 3 H K"]:
-        cos, sin = angles(self.theta, self.rotary_size, _round_up(batch.max_seqlen), qkv.device)  # each [N, R/2]
+        """Turn q and k by the positions in the batch; without gradients, `qkv` itself."""
+        cos, sin = angles(
+            self.theta, self.rotary_size, _round_up(batch.max_seqlen), qkv.device
+        )  # each [N, R/2]
         return rotary_qkv(
             qkv, cos[batch.position_ids], sin[batch.position_ids], is_interleaved=self.is_interleaved
         )
@@ -66,7 +69,8 @@ class Rotary(nn.Module):
 def angles(
     theta: float, rotary_size: int, num_positions: int, device: torch.device
 ) -> tuple[Float[Tensor, "N R/2"], Float[Tensor, "N R/2"]]:
-    """Cosine and sine of `position * theta ** (-2i / R)`, in fp32 step by step as the published models compute them.
+    """Cosine and sine of `position * theta ** (-2i / R)`, in fp32 step by step as the published models
+    compute them.
 
     The cache is keyed by everything the result depends on, so that a changed theta cannot meet an old table.
     """

@@ -25,7 +25,9 @@ PROBLEMS: tuple[Problem, ...] = ("single_label", "multi_label", "regression")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassifyHeadConfig(Part):
-    """One score a label. `problem` says what the scores mean: one label holds, any number hold, or each is a value."""
+    """One score a label. `problem` says what the scores mean: one label holds, any number hold, or each is a
+    value.
+    """
 
     kind: ClassVar[str] = "classify_head"
     labels: tuple[str, ...]

@@ -1,6 +1,7 @@
 """Embeddings: one vector for each text, or one for each token of it.
 
-A chain of dense layers may follow the pooling (or, for token vectors, the encoder itself); normalising comes last.
+A chain of dense layers may follow the pooling (or, for token vectors, the encoder itself); normalising comes
+last.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ class DenseConfig(Part):
 class EmbedHeadConfig(Part):
     """One vector a text: the poolings side by side, then dense layers, then length 1 if `is_normalized`.
 
-    The defaults are what a folder without any word on pooling gets: the mean of the token vectors, as it is. With
-    `pools_prompt=False` the tokens of a prompt, and the special ones before it, are left out of the pooling.
+    The defaults are what a folder without any word on pooling gets: the mean of the token vectors, as it is.
+    With `pools_prompt=False` the tokens of a prompt, and the special ones before it, are left out of the
+    pooling.
     """
 
     kind: ClassVar[str] = "embed_head"
@@ -76,7 +78,9 @@ class TokenEmbedHeadConfig(Part):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolerHeadConfig(Part):
-    """BERT's pooler as it stands in the published encoders: `tanh(dense(cls))`, trained with the next-sentence task."""
+    """BERT's pooler as it stands in the published encoders: `tanh(dense(cls))`, trained with the
+    next-sentence task.
+    """
 
     kind: ClassVar[str] = "pooler_head"
 
@@ -146,6 +150,7 @@ class Dense(nn.Module):
         self.activation = build_activation(config.activation)
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
+        """Vector by vector."""
         return self.activation(self.linear(x))
 
 

@@ -43,14 +43,18 @@ class HeadPart(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig(Part):
-    """An encoder and its head. Without a word on the head, texts are embedded by the mean of their token vectors."""
+    """An encoder and its head. Without a word on the head, texts are embedded by the mean of their token
+    vectors.
+    """
 
     kind: ClassVar[str] = "model"
     encoder: EncoderConfig
     head: HeadPart = EmbedHeadConfig()
 
     def build(self) -> nn.Module:
-        """The model with freshly drawn weights, from torch's global generator; its encoder is the attribute `model`."""
+        """The model with freshly drawn weights, from torch's global generator; its encoder is the attribute
+        `model`.
+        """
         return self.head.build(self.encoder.build())
 
 

@@ -1,4 +1,4 @@
-"""From token vectors to one vector for each sequence. Bounds come from the pack, so padding cannot leak in."""
+"""From token vectors to one vector for each sequence. Bounds come from the pack: no padding leaks in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def pool(x: Float[Tensor, "T D"], cu_seqlens: Int[Tensor, "S+1"], mode: str) -> Float[Tensor, "S D"]:
-    """Pool each sequence by `mode`, one of POOLINGS; sums run in fp32 whatever the dtype of `x`, which the result keeps."""
+    """Pool each sequence by `mode`, one of POOLINGS; sums run in fp32 whatever the dtype of `x`, which the
+    result keeps.
+    """
     if mode not in POOLINGS:
         raise ConfigError(f"unknown pooling {mode!r}; there are: {', '.join(POOLINGS)}")
     return POOLINGS[mode](x, cu_seqlens).to(x.dtype)

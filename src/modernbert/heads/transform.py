@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformConfig(Part):
-    """`norm(activation(dense(x)))`. The defaults are ModernBERT's prediction head; BERT's pooler is tanh without a norm."""
+    """`norm(activation(dense(x)))`. The defaults are ModernBERT's prediction head; BERT's pooler is tanh
+    without a norm.
+    """
 
     kind: ClassVar[str] = "transform"
     activation: str = "gelu"
@@ -42,6 +44,7 @@ class Transform(nn.Module):
         self.norm = nn.Identity() if config.norm is None else config.norm.build(hidden_size)
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Vector by vector."""
         return self.norm(self.activation(self.dense(x)))
 
 

@@ -1,8 +1,8 @@
 """The one entry to attention: picks a backend, or says why none fits.
 
-In go queries, keys and values of sequences laid end to end, `[T, H, K]`, and the bounds between them; out comes
-`[T, H, K]`. A token sees the keys of its own sequence only, and in local layers only those with
-`|i - j| <= window_each_side`. Which backend runs is a choice of the moment and never part of a model.
+In go queries, keys and values of sequences laid end to end, `[T, H, K]`, and the bounds between them; out
+comes `[T, H, K]`. A token sees the keys of its own sequence only, and in local layers only those with `|i -
+j| <= window_each_side`. Which backend runs is a choice of the moment and never part of a model.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def attend(
 ) -> Float[Tensor, "T H K"]:
     """Softmax attention inside each sequence of a pack.
 
-    `cu_seqlens` holds the S + 1 bounds of the sequences, from 0 to T; `max_seqlen` is the longest of them in tokens.
-    `window_each_side=64` lets a token see 129 keys; None means all of its sequence. `scale` defaults to K ** -0.5.
-    `dropout` is the probability of dropping an attention weight: pass 0 outside training. Differentiable in q, k, v.
+    `cu_seqlens` holds the S + 1 bounds of the sequences, from 0 to T; `max_seqlen` is the longest of them in
+    tokens. `window_each_side=64` lets a token see 129 keys; None means all of its sequence. `scale` defaults
+    to K ** -0.5. `dropout` is the probability of dropping an attention weight: pass 0 outside training.
+    Differentiable in q, k, v.
 
     Raises BackendError, with every backend's reasons, where none can serve the call.
     """
@@ -71,7 +72,9 @@ def attend(
 
 
 def choose(call: AttentionCall, name: str = "auto") -> Backend:
-    """The backend of that name, or for "auto" the first that serves the call; BackendError says why none does."""
+    """The backend of that name, or for "auto" the first that serves the call; BackendError says why none
+    does.
+    """
     tried = BACKENDS if name == "auto" else (backend_named(name),)
     for backend in tried:
         if not backend.unsupported(call):

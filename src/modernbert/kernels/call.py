@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionCall:
-    """Attention over a pack. T tokens, S sequences, H heads, K head size; see `attention.attend` for the fields."""
+    """Attention over a pack. T tokens, S sequences, H heads, K head size; see `attention.attend` for the
+    fields.
+    """
 
     q: Float[Tensor, "T H K"]
     k: Float[Tensor, "T H K"]
@@ -35,5 +37,5 @@ class AttentionCall:
         num_tokens, num_heads, head_dim = self.q.shape
         return (
             f"{num_tokens} tokens in {len(self.cu_seqlens) - 1} sequences, {num_heads} heads of {head_dim}, "
-            f"{self.q.dtype} on {self.q.device}, window_each_side={self.window_each_side}, dropout={self.dropout}"
+            f"{self.q.dtype} on {self.q.device}, window {self.window_each_side}, dropout={self.dropout}"
         )

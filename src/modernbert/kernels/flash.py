@@ -1,7 +1,7 @@
 """Flash attention on CUDA, through the variable-length form that is part of torch: no package to install.
 
-Only the mapping of arguments is ours. torch counts a window as (keys to the left, keys to the right), with -1 for
-all of them, and wants int32 offsets; both ends of the window are inclusive there as here.
+Only the mapping of arguments is ours. torch counts a window as (keys to the left, keys to the right), with -1
+for all of them, and wants int32 offsets; both ends of the window are inclusive there as here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modernbert.kernels.call import AttentionCall
 
 LARGEST_HEAD_DIM = 256
-# One split of the keys keeps a text's result independent of its batch mates. Releases before 2.12 cannot be asked.
+# One split of the keys keeps a text's result independent of its batch mates; old releases cannot be asked.
 _BATCH_INVARIANT: dict[str, Any] = (
     {"num_splits": 1} if "num_splits" in inspect.signature(varlen.varlen_attn).parameters else {}
 )

@@ -1,7 +1,7 @@
 """The memory-bound neighbours of attention, each as one function: rotary on q and k, and the gated product.
 
-The plain torch forms here serve every device. Without gradients they work in place on the buffers that the matrix products
-before them have just written: the traffic they save is most of what these steps cost.
+The plain torch forms here serve every device. Without gradients they work in place on the buffers that the
+matrix products before them have just written: the traffic they save is most of what these steps cost.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ def rotary_qkv(
     *,
     is_interleaved: bool = False,
 ) -> Float[Tensor, "T 3 H K"]:
-    """Rotate the first R numbers of each query and key head by its position's angles; the values pass through.
+    """Rotate the first R numbers of each query and key head by its position's angles; the values pass
+    through.
 
-    Pairs are (i, i + R/2), or (2i, 2i + 1) where interleaved; each pair (a, b) becomes (a cos - b sin, b cos + a sin), in
-    fp32 (Su et al. 2021, arXiv 2104.09864, eq. 34). Without gradients `qkv` itself is changed and returned.
+    Pairs are (i, i + R/2), or (2i, 2i + 1) where interleaved; each pair (a, b) becomes (a cos - b sin, b cos
+    + a sin), in fp32 (Su et al. 2021, arXiv 2104.09864, eq. 34). Without gradients `qkv` itself is changed
+    and returned.
     """
     rotary_size = 2 * cos.shape[-1]
     qk = qkv[:, :2, :, :rotary_size]  # [T, 2, H, R]
@@ -39,7 +41,9 @@ def rotary_qkv(
         first.copy_(rotated_first)
         return qkv
     pair = (a * cos - b * sin, b * cos + a * sin)
-    rotated = (torch.stack(pair, dim=-1).flatten(-2) if is_interleaved else torch.cat(pair, dim=-1)).to(qkv.dtype)
+    rotated = (torch.stack(pair, dim=-1).flatten(-2) if is_interleaved else torch.cat(pair, dim=-1)).to(
+        qkv.dtype
+    )
     rotated = torch.cat([rotated, qkv[:, :2, :, rotary_size:]], dim=-1)
     return torch.cat([rotated, qkv[:, 2:]], dim=1)
 

@@ -31,7 +31,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 
 def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype of that name; "auto" is bfloat16 where the device computes in it at full speed, else float32."""
+    """The dtype of that name; "auto" is bfloat16 where the device is fast in it, else float32."""
     if isinstance(name, torch.dtype):
         name = str(name).removeprefix("torch.")
     if name == "auto":

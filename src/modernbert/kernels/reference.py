@@ -1,4 +1,5 @@
-"""Attention written from its formula, in fp32, one sequence at a time: slow, and the truth for every other backend.
+"""Attention written from its formula, in fp32, one sequence at a time: slow, and the truth for every other
+backend.
 
     out_i = sum_j softmax_j(scale * q_i . k_j) v_j      over the j that token i may see
 
@@ -7,6 +8,7 @@ Scores of a whole sequence are held at once, O(n^2) in time and memory whatever 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +29,7 @@ def unsupported(call: AttentionCall) -> list[str]:
 def attend(call: AttentionCall) -> Float[Tensor, "T H K"]:
     """Attention in fp32, given back in the dtype of the queries."""
     bounds = call.cu_seqlens.tolist()
-    pieces = [_one_sequence(call, slice(start, end)) for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    pieces = [_one_sequence(call, slice(start, end)) for start, end in pairwise(bounds)]
     return torch.cat(pieces).to(call.q.dtype) if pieces else call.q
 
 

@@ -1,21 +1,23 @@
 """Attention through torch's scaled_dot_product_attention: on every device, forward and backward.
 
-Neighbours of equal length run as one call, without a copy. A local layer never forms an n x n score matrix: queries go in
-blocks, and each block sees its own keys and `window` more on each side, so work and memory are O(n * window):
+Neighbours of equal length run as one call, without a copy. A local layer never forms an n x n score matrix:
+queries go in blocks, and each block sees its own keys and `window` more on each side, so work and memory are
+O(n * window):
 
     keys      [ . . . . . . . . . . . . . . . . ]
     block 0   [ q q q q w w ]
     block 1         [ w w q q q q w w ]
     tail                    [ w w q q q q ]
 
-All inner blocks are one call on an overlapping view of the keys; the first block and the tail are one call each.
+All inner blocks are one call on an overlapping view of the keys; the first block and the tail are one call
+each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,7 +45,7 @@ def attend(call: AttentionCall) -> Float[Tensor, "T H K"]:
 
 def _neighbours_of_equal_length(call: AttentionCall) -> Iterator[tuple[slice, int]]:
     bounds = call.cu_seqlens.tolist()
-    lengths = [end - start for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    lengths = [end - start for start, end in pairwise(bounds)]
     start = 0
     for length, group in groupby(lengths):
         num_sequences = len(list(group))
@@ -91,7 +93,14 @@ def _windowed(
 
 
 def _inner_blocks(
-    q: Tensor, k: Tensor, v: Tensor, window: int, block: int, num_inner: int, band: Tensor, call: AttentionCall
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    block: int,
+    num_inner: int,
+    band: Tensor,
+    call: AttentionCall,
 ) -> Float[Tensor, "B H m K"]:
     """Queries `block` to `block * (num_inner + 1)`: each block with `window` keys on both sides."""
     batch = q.shape[0]
@@ -104,13 +113,13 @@ def _inner_blocks(
 
 
 def _block_size(window: int) -> int:
-    """Queries a block: two windows, so that half the scores computed are inside the band; not too small to be fast."""
+    """Queries a block: two windows, so that half the scores are inside the band; and enough to be fast."""
     return max(2 * window, 32)
 
 
 @lru_cache(maxsize=16)
 def _band(window: int, block: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "rows columns"]:
-    """0 where `row <= column <= row + 2 * window`, else -inf. Every mask of a local layer is a slice of this one."""
+    """0 where `row <= column <= row + 2 * window`, else -inf; all masks of a local layer are slices of it."""
     with torch.inference_mode(False):  # the cached mask must serve training too, whoever asks for it first
         row = torch.arange(block + 2 * window, device=device)[:, None]
         column = torch.arange(block + 3 * window, device=device)[None, :]

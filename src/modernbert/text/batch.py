@@ -24,8 +24,9 @@ class PackedBatch:
         position_ids   0 1 2 3   0 1   0 1 2 3
         cu_seqlens     0         4     6        10
 
-    Layers that treat tokens one by one need not know the bounds; attention and pooling do. `token_types` tells the first
-    text of a pair (0) from the second (1) for models that learned the difference; None means all 0.
+    Layers that treat tokens one by one need not know the bounds; attention and pooling do. `token_types`
+    tells the first text of a pair (0) from the second (1) for models that learned the difference; None means
+    all 0.
     """
 
     token_ids: Int[Tensor, "T"]
@@ -45,7 +46,9 @@ class PackedBatch:
         flat = [token for sequence in sequences for token in sequence]
         types = None if token_types is None else [t for sequence_types in token_types for t in sequence_types]
         return _from_flat(
-            torch.tensor(flat, dtype=torch.long), lengths, None if types is None else torch.tensor(types, dtype=torch.long)
+            torch.tensor(flat, dtype=torch.long),
+            lengths,
+            None if types is None else torch.tensor(types, dtype=torch.long),
         )
 
     @classmethod
@@ -55,7 +58,9 @@ class PackedBatch:
         attention_mask: Int[Tensor, "B N"],
         token_type_ids: Int[Tensor, "B N"] | None = None,
     ) -> PackedBatch:
-        """Take the real tokens out of a padded batch, padding on either side; a row without any is an InputError."""
+        """Take the real tokens out of a padded batch, padding on either side; a row without any is an
+        InputError.
+        """
         if input_ids.shape != attention_mask.shape or input_ids.dim() != 2:
             raise InputError(
                 "input_ids and attention_mask must both be [batch, length], "
@@ -99,7 +104,9 @@ def _from_flat(token_ids: Tensor, lengths: list[int], token_types: Tensor | None
     if not lengths:
         raise InputError("a batch needs at least one sequence, found none")
     if 0 in lengths:
-        raise InputError(f"sequence {lengths.index(0)} of the batch has no tokens; leave it out or give it a special token")
+        raise InputError(
+            f"sequence {lengths.index(0)} of the batch has no tokens; leave it out or give it a special token"
+        )
     device = token_ids.device
     starts = [0, *accumulate(lengths)]
     length_of_each = torch.tensor(lengths, device=device)
