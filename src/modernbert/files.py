@@ -3,8 +3,8 @@
     .model.new-3f9a   written and flushed beside the target, while its writer holds a lock on it
     model             swapped with it in one step (Linux), or with two renames by way of .model.old-3f9a
 
-A file is renamed over its target in the same way. What a killed writer left is known by its free lock, and the next
-write to the same target removes it.
+A file is renamed over its target in the same way. What a killed writer left is known by its free lock, and the
+next write to the same target removes it.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: no locks on folders, so what a killed writer left stays until it is removed by hand
+except ImportError:  # Windows: no locks on folders, so what a killed writer left stays
     fcntl = None
 
 
@@ -34,7 +34,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 def file_being_written(target: Path) -> Generator[Path]:
     """Yield the path of an empty file; when the block ends well it becomes `target`, in one step.
 
-    A link of that name is replaced, not followed: the files of the hub's cache are links into a store that others share.
+    A link of that name is replaced, not followed: files of the hub's cache are links into a shared store.
     """
     target = Path(os.path.abspath(target))
     with _locked(target.parent):
@@ -56,9 +56,9 @@ def file_being_written(target: Path) -> Generator[Path]:
 def folder_being_written(target: Path) -> Generator[Path]:
     """Yield an empty temporary folder; when the block ends well it becomes `target`, replacing an old one.
 
-    Files of an old `target` that the block did not write are gone afterwards: the new folder is the whole truth. Where
-    the system cannot swap two folders in one step, a kill between two renames leaves the old folder complete under
-    `.NAME.old-*`, and the next read or write of the same target puts it back. A link is followed.
+    Files of an old `target` that the block did not write are gone afterwards: the new folder is the whole truth.
+    Where the system cannot swap two folders in one step, a kill between two renames leaves the old folder complete
+    under `.NAME.old-*`, and the next read or write of the same target puts it back. A link is followed.
     """
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_dir():
@@ -87,7 +87,7 @@ def restore_interrupted(target: Path) -> None:
     if target.exists():
         return
     target = Path(os.path.realpath(target))
-    with contextlib.suppress(OSError):  # a reader who may not look or rename here finds no folder, and says so
+    with contextlib.suppress(OSError):  # who may not look or rename here finds no folder, and says so
         if _neighbours(target, "old"):
             with _locked(target.parent):
                 _put_back(target)
@@ -146,7 +146,7 @@ def _put_back(target: Path) -> None:
 
 
 def _remove_dead(target: Path) -> None:
-    """Remove what killed writers of `target` left. The caller holds the lock, so no writer is between name and lock."""
+    """Remove what killed writers of `target` left; the caller holds the lock, so that all living ones hold theirs."""
     for path in _neighbours(target, "new"):
         lock = _lock(path)
         if lock is not None:
@@ -183,7 +183,7 @@ def _locked(folder: Path) -> Generator[None]:
 
 
 def _lock(path: Path, *, waits: bool = False) -> int | None:
-    """Lock a file or folder until `_unlock` or the death of this process; None where another holds it, or none can."""
+    """Lock a file or folder until `_unlock` or our death; None where another holds it, or the system has no locks."""
     if fcntl is None:
         return None
     handle = None

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import transformers
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from modernbert.pretrained.folder import Pretrained, read_folder, write_folder
 from modernbert.text.batch import PackedBatch
@@ -22,8 +23,10 @@ from modernbert.text.batch import PackedBatch
 TOLERANCE = 1e-4
 # Numbers this small would agree whatever a model computes.
 LEAST_SPREAD = 0.2
-# Matrices of gain 1.6 give attention scores of spread 1.6 ** 2: far from uniform, and not yet one-hot.
+# Matrices of gain 1.6 give attention scores of spread 1.6 ** 2: far from uniform, and not yet one-hot. Through 22 layers
+# such weights carry fp32's own rounding to 1e-4 (their model against itself in fp64: 0.9e-4), so deep models get less.
 GAIN = 1.6
+GAIN_OF_DEEP_MODELS = 1.3
 
 AUTO_CLASSES = {
     "none": transformers.AutoModel,
@@ -32,6 +35,14 @@ AUTO_CLASSES = {
     "tag": transformers.AutoModelForTokenClassification,
     "span": transformers.AutoModelForQuestionAnswering,
     "choice": transformers.AutoModelForMultipleChoice,
+}
+ENDINGS = {
+    "none": "Model",
+    "mlm": "ForMaskedLM",
+    "classify": "ForSequenceClassification",
+    "tag": "ForTokenClassification",
+    "span": "ForQuestionAnswering",
+    "choice": "ForMultipleChoice",
 }
 
 
@@ -87,16 +98,26 @@ def random_texts(
     )
 
 
-def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+def randomize(model: nn.Module, seed: int = 0, gain: float = GAIN) -> nn.Module:
     """Draw every parameter anew: norms' weights and all biases too, so that none of them can be left out unseen."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         drawn = torch.randn(parameter.shape, generator=generator)
         if parameter.dim() == 2:
-            parameter.data = GAIN * parameter.shape[1] ** -0.5 * drawn
+            parameter.data = gain * parameter.shape[1] ** -0.5 * drawn
         else:
             parameter.data = (name.endswith("weight") + 0.3 * drawn).to(parameter.dtype)
     return model.eval()
+
+
+def build_theirs(
+    name: str, config: transformers.PreTrainedConfig, seed: int = 0, gain: float = GAIN
+) -> transformers.PreTrainedModel:
+    """The class of that name with random weights; theirs are not drawn first, which takes most of the time."""
+    with no_init_weights():
+        model = getattr(transformers, name)(config)
+    model.tie_weights()
+    return randomize(model, seed, gain)
 
 
 @torch.no_grad()
@@ -170,7 +191,7 @@ def assert_same_both_ways(theirs: transformers.PreTrainedModel, texts: Texts, fo
 
 def load_theirs(folder: Path, wanted: type[transformers.PreTrainedModel]) -> transformers.PreTrainedModel:
     """Our folder in transformers, through the Auto class of its head: every tensor in its place and not a word of warning."""
-    auto = next(auto for kind, auto in AUTO_CLASSES.items() if wanted.__name__.endswith(_ending(kind)))
+    auto = next(auto for kind, auto in AUTO_CLASSES.items() if wanted.__name__.endswith(ENDINGS[kind]))
     with warnings_of("transformers") as warned:
         model, info = auto.from_pretrained(folder, output_loading_info=True)
     assert type(model) is wanted
@@ -190,6 +211,7 @@ def assert_same_tensors(one: nn.Module, other: nn.Module) -> None:
 def warnings_of(logger_name: str) -> Iterator[list[str]]:
     """What a library logs as a warning or worse; transformers' logger does not propagate, so pytest cannot see it."""
     messages: list[str] = []
+    transformers.utils.logging.warning_once.cache_clear()
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())
     logger = logging.getLogger(logger_name)
@@ -198,14 +220,3 @@ def warnings_of(logger_name: str) -> Iterator[list[str]]:
         yield messages
     finally:
         logger.removeHandler(handler)
-
-
-def _ending(kind: str) -> str:
-    return {
-        "none": "Model",
-        "mlm": "ForMaskedLM",
-        "classify": "ForSequenceClassification",
-        "tag": "ForTokenClassification",
-        "span": "ForQuestionAnswering",
-        "choice": "ForMultipleChoice",
-    }[kind]

@@ -30,12 +30,13 @@ SMALL_EMBEDDING_BOUND = 1e-4  # of the RWKV initialisation
 class InitConfig(Part):
     """A family of initialisations.
 
-    full_megatron   truncated normal: `std` in, std / sqrt(2 L) out, hidden ** -0.5 final (ModernBERT; L
-    layers) bert, normal    normal(0, std) everywhere; bert also zeroes the row of the padding token mitchell
-    truncated normal, 1 / sqrt(fan in), out matrices of layer l also / sqrt(2 (l + 1)) (OLMo) fan_in
-    normal, 1 / sqrt(fan in) kaiming_normal  He et al. 2015, for ReLU
+        full_megatron    truncated normal: `std` in, std / sqrt(2 L) out, hidden ** -0.5 final (ModernBERT)
+        bert, normal     normal(0, std) everywhere; bert also zeroes the row of the padding token
+        mitchell         truncated normal, 1 / sqrt(fan in); out matrices also / sqrt(2 (l + 1)) (OLMo)
+        fan_in           normal, 1 / sqrt(fan in)
+        kaiming_normal   He et al. 2015, for ReLU
 
-    Truncation is at `cutoff` standard deviations. `has_small_embedding` draws the token table from
+    L layers, l counts them from 0. Truncation is at `cutoff` standard deviations (mitchell: 3). `has_small_embedding` draws the token table from
     uniform(-1e-4, 1e-4), which only works with an embedding norm.
     """
 

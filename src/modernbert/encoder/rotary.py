@@ -37,11 +37,12 @@ class RotaryConfig(Part):
 
     def build(self, head_dim: int) -> Rotary:
         """The module that turns queries and keys of heads of this size."""
-        rotary_size = int(head_dim * self.fraction)
-        if rotary_size < 2 or rotary_size % 2:
+        turned = head_dim * self.fraction
+        rotary_size = round(turned)  # a fraction such as 2 / 98 gives 1.9999999999999998
+        if rotary_size < 2 or rotary_size % 2 or abs(turned - rotary_size) > 1e-6:
             raise ConfigError(
                 f"rotary positions turn pairs of numbers: {self.fraction} of a head of {head_dim} is "
-                f"{rotary_size}, which must be even and at least 2"
+                f"{turned:g}, which must be even and at least 2"
             )
         return Rotary(self.theta, rotary_size, self.is_interleaved)
 

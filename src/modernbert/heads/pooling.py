@@ -42,7 +42,7 @@ def _mean_sqrt(x: Tensor, cu_seqlens: Tensor) -> Tensor:
 
 def _weighted_mean(x: Tensor, cu_seqlens: Tensor) -> Tensor:
     """Later tokens count more: weights 1, 2, 3, ... (Muennighoff 2022, arXiv 2202.08904)."""
-    lengths = cu_seqlens.diff()
+    lengths = cu_seqlens.diff().long()  # the sum of 1 to n outgrows 32 bits
     starts = cu_seqlens[:-1].repeat_interleave(lengths)
     weight = 1.0 + torch.arange(x.shape[0], device=x.device) - starts  # [T]
     total = lengths * (lengths + 1) / 2

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
+from torch import nn
 
 from modernbert.progress import progress
 from modernbert.text.batch import PackedBatch
 from modernbert.text.packing import pack_by_budget
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 Result = TypeVar("Result")
 
@@ -20,31 +26,59 @@ BUDGET_TOKENS = 4096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SequenceIds:
-    """One sequence, ready for the model: its token ids, and their types where it is a pair."""
+    """One sequence, ready for the model: its token ids and their types."""
 
     token_ids: list[int]
     token_types: list[int]
 
 
-def run(
-    sequences: Sequence[SequenceIds],
-    forward: Callable[[PackedBatch], Sequence[Result]],
-    *,
-    device: torch.device,
-    label: str,
-    budget_tokens: int = BUDGET_TOKENS,
-) -> list[Result]:
-    """Call `forward` on packs of the sequences, without gradients; it gives one result for each sequence of its pack.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """Where and how modules run: the device, the attention kernel, and the tokens in a pack."""
 
-    The results come back in the order of `sequences`. A bar named `label` shows on a terminal.
-    """
-    results: dict[int, Result] = {}
-    packs = pack_by_budget([len(sequence.token_ids) for sequence in sequences], budget_tokens)
-    with torch.inference_mode():
-        for pack in progress(packs, label=label, total=len(packs), unit="pack"):
-            members = [sequences[index] for index in pack]
-            batch = PackedBatch.from_sequences(
-                [member.token_ids for member in members], [member.token_types for member in members]
-            ).to(device)
-            results |= dict(zip(pack, forward(batch), strict=True))
-    return [results[index] for index in range(len(sequences))]
+    device: torch.device
+    backend: str = "auto"
+    budget_tokens: int = BUDGET_TOKENS
+
+    def run(
+        self,
+        sequences: Sequence[SequenceIds],
+        forward: Callable[[PackedBatch], Sequence[Result]],
+        *,
+        label: str,
+    ) -> list[Result]:
+        """Call `forward` on packs of the sequences; it gives one result for each sequence of its pack.
+
+        The results come back in the order of `sequences`. A bar named `label` shows on a terminal.
+        """
+        results: dict[int, Result] = {}
+        packs = pack_by_budget([len(sequence.token_ids) for sequence in sequences], self.budget_tokens)
+        # Not inference_mode: hidden states may go on into a user's own training, where its tensors cannot.
+        with torch.no_grad():
+            for pack in progress(packs, label=label, total=len(packs), unit="pack"):
+                members = [sequences[index] for index in pack]
+                batch = PackedBatch.from_sequences(
+                    [member.token_ids for member in members], [member.token_types for member in members]
+                )
+                results |= dict(zip(pack, forward(batch.to(self.device)), strict=True))
+        return [results[index] for index in range(len(sequences))]
+
+    def rows(
+        self, module: nn.Module, sequences: Sequence[SequenceIds], *, label: str
+    ) -> list[Float[np.ndarray, "C"]]:
+        """The row of scores that the module gives for each sequence, in float32."""
+
+        def forward(batch: PackedBatch) -> list[np.ndarray]:
+            return list(module(batch, self.backend).float().cpu().numpy())
+
+        return self.run(sequences, forward, label=label)
+
+    def tokens(
+        self, module: nn.Module, sequences: Sequence[SequenceIds], *, label: str
+    ) -> list[Float[Tensor, "n ..."]]:
+        """What the module gives for the tokens of each sequence, on the CPU, each in memory of its own."""
+
+        def forward(batch: PackedBatch) -> list[Tensor]:
+            return [piece.clone() for piece in batch.split(module(batch, self.backend).cpu())]
+
+        return self.run(sequences, forward, label=label)

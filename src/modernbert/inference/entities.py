@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modernbert.inference.results import Entity
 
-# A word for tagging: letters and digits together, or one other visible character alone, as tagged corpora split them.
-_WORD = re.compile(r"\w+|[^\w\s]")
 _OPENS = frozenset("BUS")
 _CLOSES = frozenset("LEUS")
 OUTSIDE = "O"
@@ -23,11 +20,6 @@ class TaggedWord:
     end: int
     tag: str
     score: float
-
-
-def split_words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a plain text start and end, in characters."""
-    return [match.span() for match in _WORD.finditer(text)]
 
 
 def merge_entities(text: str, words: Sequence[TaggedWord]) -> list[Entity]:
@@ -49,7 +41,7 @@ def merge_entities(text: str, words: Sequence[TaggedWord]) -> list[Entity]:
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """The position in its entity that a tag names ("B", "I", ...; "" where the scheme has none), and the label."""
+    """The position in its entity that a tag names ("B", "I", ...; "" without a scheme), and the label."""
     position, dash, label = tag.partition("-")
     if dash and position in set("BILUES"):
         return position, label

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Fill:
     """A candidate for a mask.
 
-    `token` is the word as a person would write it, `raw_token` the vocabulary's entry; `score` its probability; `text` the
-    text with this candidate in place; `mask` counts the masks of the text from 0.
+    `token` is the word as a person would write it, `raw_token` the vocabulary's entry; `score` its probability;
+    `text` the text with this candidate in place; `mask` counts the masks of the text from 0.
     """
 
     token: str

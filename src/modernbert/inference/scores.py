@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from modernbert.heads.classify import Problem
 
-def unit(vectors: np.ndarray) -> np.ndarray:
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+def unit(vectors: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
     """Each row at length 1; a row of zeros stays one."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: Float[np.ndarray, "... C"]) -> Float[np.ndarray, "... C"]:
     """Probabilities that sum to 1 along the last axis."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
+def sigmoid(logits: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """A probability for each number; no overflow for large negative ones."""
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
-def probabilities(logits: np.ndarray, problem: str) -> np.ndarray:
-    """What a classifier's logits [N, C] mean: one label holds, any number hold, or each is a value as it is."""
+def probabilities(logits: Float[np.ndarray, "C"], problem: Problem) -> Float[np.ndarray, "C"]:
+    """What a classifier's logits mean: one label holds, any number hold, or each is a value as it is."""
     if problem == "single_label":
         return softmax(logits)
     return sigmoid(logits) if problem == "multi_label" else logits
 
 
-def best_row(rows: list[np.ndarray], axis: int, weights: list[int]) -> np.ndarray:
-    """The best of each column; has the form of numpy.average, so that either can join the windows of a text."""
-    del weights
-    return np.max(rows, axis=axis)
+def mean_row(rows: Float[np.ndarray, "n C"], num_tokens: Sequence[int]) -> Float[np.ndarray, "C"]:
+    """The mean of the windows of a text, each counted by its tokens."""
+    return np.average(rows, axis=0, weights=num_tokens).astype(rows.dtype)
+
+
+def best_row(rows: Float[np.ndarray, "n C"], num_tokens: Sequence[int]) -> Float[np.ndarray, "C"]:
+    """The best of each column, however long its window is."""
+    del num_tokens
+    return rows.max(axis=0)

@@ -1,4 +1,4 @@
-"""Tagging texts of any length: windows through the model, each word's label from the window that sees it best."""
+"""Tagging texts of any length: each word has its label from the window that sees it best."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from modernbert.inference.engine import SequenceIds
-from modernbert.inference.entities import TaggedWord, merge_entities, split_words
+from modernbert.inference.entities import TaggedWord, merge_entities
 from modernbert.inference.long_texts import overlap_for
 from modernbert.inference.results import Entity
+from modernbert.inference.words import Span, first_tokens, split_words, word_spans
 from modernbert.text.chunking import Window, text_windows
 from modernbert.text.tokenizer import Tokenizer
 
@@ -27,8 +28,11 @@ def tag_texts(
 ) -> list[list[Entity]]:
     """Entities of each text; a text may come as its words, which are then joined by one space."""
     joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
-    words = [split_words(text) if isinstance(text, str) else word_spans(text) for text in texts]
     encodings = tokenizer.encode(joined, add_special_tokens=False)
+    words = [
+        split_words(text, encoding.offsets) if isinstance(text, str) else word_spans(text)
+        for text, encoding in zip(texts, encodings, strict=True)
+    ]
     room = limit - tokenizer.template.single.num_specials
     windows = [text_windows(e.token_ids, tokenizer.template, limit, overlap_for(room)) for e in encodings]
     flat = [SequenceIds(token_ids=w.token_ids, token_types=w.token_types) for group in windows for w in group]
@@ -39,16 +43,6 @@ def tag_texts(
         tagged = _tag_words(text, spans, encoding.offsets, probabilities, labels)
         results.append(merge_entities(text, tagged))
     return results
-
-
-def word_spans(words: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each word stands in the words joined by one space."""
-    spans: list[tuple[int, int]] = []
-    start = 0
-    for word in words:
-        spans.append((start, start + len(word)))
-        start += len(word) + 1
-    return spans
 
 
 def _best_seen(num_tokens: int, windows: Sequence[Window], scores: Sequence[np.ndarray]) -> np.ndarray:
@@ -69,39 +63,16 @@ def _best_seen(num_tokens: int, windows: Sequence[Window], scores: Sequence[np.n
 
 def _tag_words(
     text: str,
-    words: Sequence[tuple[int, int]],
-    offsets: Sequence[tuple[int, int]],
+    words: Sequence[Span],
+    offsets: Sequence[Span],
     probabilities: np.ndarray,
     labels: Sequence[str],
 ) -> list[TaggedWord]:
     """A word has the label of its first token, as in training; a word without a token has none."""
-    first_token = _first_tokens(text, words, offsets)
     tagged: list[TaggedWord] = []
-    for (start, end), token in zip(words, first_token, strict=True):
+    for (start, end), token in zip(words, first_tokens(text, words, offsets), strict=True):
         if token is not None:
             label = int(probabilities[token].argmax())
             score = float(probabilities[token, label])
             tagged.append(TaggedWord(start=start, end=end, tag=labels[label], score=score))
     return tagged
-
-
-def _first_tokens(
-    text: str, words: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]
-) -> list[int | None]:
-    """For each word the first token that covers a visible character of it."""
-    found: list[int | None] = []
-    token = 0
-    for start, end in words:
-        while token < len(offsets) and offsets[token][1] <= start:
-            token += 1
-        covering = token
-        while (
-            covering < len(offsets)
-            and not text[max(start, offsets[covering][0]) : min(end, offsets[covering][1])].strip()
-        ):
-            if offsets[covering][0] >= end:
-                break
-            covering += 1
-        is_found = covering < len(offsets) and offsets[covering][0] < end
-        found.append(covering if is_found else None)
-    return found

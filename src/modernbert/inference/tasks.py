@@ -9,7 +9,7 @@ from modernbert.heads.model import HeadPart
 from modernbert.heads.tokens import SpanHeadConfig, TagHeadConfig
 
 _EMBED = ("embed", "embed_tokens", "similarity")
-# Each head, what it is, and the methods of Model that it serves, beside `hidden_states`, which every model does.
+# Each head, what it is, and the methods of Model that it serves; `hidden_states` every model does.
 _HEADS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (MlmHeadConfig, "a masked language model", ("fill_mask", "fill_masks", *_EMBED)),
     (ClassifyHeadConfig, "a classifier", ("classify",)),

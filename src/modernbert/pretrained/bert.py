@@ -6,6 +6,7 @@ queries, keys and values as three matrices, which are laid on top of each other 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, cast
@@ -28,7 +29,15 @@ from modernbert.heads.model import HeadPart, ModelConfig
 from modernbert.heads.tokens import SpanHeadConfig, TagHeadConfig
 from modernbert.heads.transform import TransformConfig
 from modernbert.pretrained.activations import read_activation, write_activation
-from modernbert.pretrained.family import Family, head_keys, kind_of, labels_of, need, read_problem
+from modernbert.pretrained.family import (
+    Family,
+    drop_tied_decoder,
+    head_keys,
+    kind_of,
+    labels_of,
+    need,
+    read_problem,
+)
 from modernbert.pretrained.keys import Keys
 
 # Our names, beside theirs behind `embeddings.` and inside a layer.
@@ -42,6 +51,7 @@ _LAYER = {
     "attn.Wo": "attention.output.dense",
     "attn_norm": "attention.output.LayerNorm",
     "mlp.Wi": "intermediate.dense",
+    "mlp.activation": "intermediate.intermediate_act_fn",  # has a weight where it is PReLU
     "mlp.Wo": "output.dense",
     "mlp_norm": "output.LayerNorm",
 }
@@ -51,6 +61,7 @@ _HEADS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "bert": {
         "mlm": {
             "head.dense": "cls.predictions.transform.dense",
+            "head.activation": "cls.predictions.transform.transform_act_fn",
             "head.norm": "cls.predictions.transform.LayerNorm",
             "decoder": "cls.predictions.decoder",
         },
@@ -71,6 +82,7 @@ _HEADS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "span": {"classifier": "qa_outputs"},
     },
 }
+_POOLER = re.compile(r"^((bert|roberta)\.)?pooler\.")
 # Where the decoder's bias stands alone, beside `decoder.weight`, which is tied.
 _DECODER_BIAS = {"bert": "cls.predictions.bias", "roberta": "lm_head.bias"}
 
@@ -203,8 +215,20 @@ def to_theirs(style: str, model: ModelConfig, tensors: Mapping[str, Tensor]) -> 
     if "decoder.bias" in left:
         theirs[_DECODER_BIAS[style]] = left.pop("decoder.bias")
     if "decoder.weight" in left:
-        theirs[_HEADS[style]["mlm"]["decoder"] + ".weight"] = left.pop("decoder.weight")
-    return theirs | left
+        decoder = _HEADS[style]["mlm"]["decoder"]
+        theirs[f"{decoder}.weight"] = left.pop("decoder.weight")
+        # without tying transformers has two biases and adds this one
+        theirs[f"{decoder}.bias"] = theirs[_DECODER_BIAS[style]].clone()
+    return theirs | _carried(style, model, left)
+
+
+def _carried(style: str, model: ModelConfig, left: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What came with the model and has no place in ours; not the pooler where a classifier brings its own."""
+    kind = kind_of(model.head)
+    prefix = "" if kind == "none" else f"{style}."
+    renamed = {_POOLER.sub(f"{prefix}pooler.", name): tensor for name, tensor in left.items()}
+    has_own = "head.dense" in _HEADS[style].get(kind, {}) and kind in ("classify", "choice")
+    return {name: t for name, t in renamed.items() if not (has_own and "pooler." in name)}
 
 
 def _family(model_type: str, style: str, class_prefix: str) -> Family:
@@ -313,6 +337,6 @@ def _take_decoder(style: str, model: ModelConfig, ours: dict[str, Tensor], left:
         if name in left:
             ours["decoder.bias"] = left.pop(name)
     if f"{theirs}.weight" in left:
-        weight = left.pop(f"{theirs}.weight")
-        if not cast(MlmHeadConfig, model.head).is_tied:
-            ours["decoder.weight"] = weight
+        ours["decoder.weight"] = left.pop(f"{theirs}.weight")
+    if cast(MlmHeadConfig, model.head).is_tied:
+        drop_tied_decoder(ours, "decoder.weight")

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from modernbert.errors import ConfigError
+from modernbert.errors import ConfigError, WeightsError
 from modernbert.heads.classify import ChoiceHeadConfig, ClassifyHeadConfig, Problem
-from modernbert.heads.embed import EmbedHeadConfig, PoolerHeadConfig, TokenEmbedHeadConfig
+from modernbert.heads.embed import EmbedHeadConfig, TokenEmbedHeadConfig
 from modernbert.heads.mlm import MlmHeadConfig
 from modernbert.heads.model import HeadPart, ModelConfig
 from modernbert.heads.tokens import SpanHeadConfig, TagHeadConfig
@@ -55,7 +56,6 @@ _KINDS_BY_PART: tuple[tuple[type, str], ...] = (
     (ChoiceHeadConfig, "choice"),
     (EmbedHeadConfig, "none"),
     (TokenEmbedHeadConfig, "none"),
-    (PoolerHeadConfig, "none"),
 )
 _PROBLEMS: Mapping[str | None, Problem] = {
     "single_label_classification": "single_label",
@@ -84,16 +84,18 @@ def kind_of(head: HeadPart) -> str:
     raise NotExpressible(f"the head {type(head).__name__}")
 
 
-def architecture(family: Family, head: HeadPart) -> str:
-    """transformers' class for this head, such as ModernBertForMaskedLM."""
+def architecture(family: Family, head: HeadPart, foreign: Mapping[str, Any]) -> str:
+    """transformers' class for this head, such as ModernBertForMaskedLM; of several the one that the model came from."""
     kind = kind_of(head)
-    return family.class_prefix + next(ending for ending, known in HEAD_KINDS.items() if known == kind)
+    names = [family.class_prefix + ending for ending, known in HEAD_KINDS.items() if known == kind]
+    given = foreign.get("architectures") or names
+    return given[0] if given[0] in names else names[0]
 
 
 def read_problem(keys: Keys, labels: tuple[str, ...]) -> Problem:
-    """What the scores of a classifier mean; a lone label without a word is a value, as in transformers."""
+    """What the scores of a classifier mean; one of one label would say nothing: a lone score is a value."""
     problem = keys.raw.get("problem_type")
-    if problem is None:
+    if problem in (None, "single_label_classification"):
         return "regression" if len(labels) == 1 else "single_label"
     if problem not in _PROBLEMS:
         raise ConfigError(
@@ -105,6 +107,7 @@ def read_problem(keys: Keys, labels: tuple[str, ...]) -> Problem:
 def head_keys(head: HeadPart) -> dict[str, Any]:
     """The keys of config.json that every family writes in the same way for a head."""
     if isinstance(head, ClassifyHeadConfig):
+        need(len(head.labels) > 1 or head.problem != "single_label", "a choice of one among one label")
         theirs = next(name for name, problem in _PROBLEMS.items() if problem == head.problem)
         return {"problem_type": theirs} | label_keys(head.labels)
     if isinstance(head, TagHeadConfig):
@@ -115,6 +118,16 @@ def head_keys(head: HeadPart) -> dict[str, Any]:
 def labels_of(keys: Keys) -> tuple[str, ...]:
     """The labels that a config names."""
     return labels_from(keys.raw, keys.source)
+
+
+def drop_tied_decoder(tensors: dict[str, Tensor], name: str) -> None:
+    """Take away the decoder's matrix that a tied model's file repeats; WeightsError where it is another one."""
+    decoder, embeddings = tensors.pop(name, None), tensors.get("model.embeddings.tok_embeddings.weight")
+    if decoder is not None and embeddings is not None and not torch.equal(decoder, embeddings):
+        raise WeightsError(
+            f"config.json says tie_word_embeddings=true, but the weights hold a {name} that is not the token embeddings; "
+            "set tie_word_embeddings to false, or take the decoder out of the file"
+        )
 
 
 def need(is_so: bool, what: str) -> None:

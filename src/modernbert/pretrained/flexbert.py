@@ -1,4 +1,4 @@
-"""FlexBERT, the research code that ModernBERT was trained with: its options as our parts, its parameter names as ours.
+"""FlexBERT, the research code that ModernBERT was trained with: its options as our parts, its names as ours.
 
 The options are those of its YAML files under `model.model_config`, which its checkpoints carry too:
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,12 +34,14 @@ from modernbert.pretrained.activations import read_activation
 from modernbert.pretrained.keys import Keys
 
 # Options that say nothing about the numbers, or are about losses, kernels, padding and heads of other tasks.
-_HARMLESS = """
-activation_function allow_embedding_resizing alibi_starting_size classifier_dropout compile_model deterministic_fa2
-head_class_act head_class_bias head_class_dropout head_class_norm head_pred_dropout hidden_dropout_prob
-layer_norm_eps loss_function loss_kwargs masked_prediction pad_logits padding pooling_type type_vocab_size
-unpad_embeddings use_fa2 use_sdpa_attn_mask
-""".split()
+_HARMLESS = frozenset(
+    """
+    activation_function alibi_starting_size allow_embedding_resizing classifier_dropout compile_model
+    deterministic_fa2 head_class_act head_class_bias head_class_dropout head_class_norm head_pred_dropout
+    hidden_dropout_prob layer_norm_eps loss_function loss_kwargs masked_prediction pad_logits padding
+    pooling_type type_vocab_size unpad_embeddings use_fa2 use_sdpa_attn_mask
+    """.split()
+)
 _INITS: Mapping[str, Family] = {
     "default": "bert",
     "normal": "normal",
@@ -48,9 +50,12 @@ _INITS: Mapping[str, Family] = {
     "fan_in": "fan_in",
     "full_megatron": "full_megatron",
 }
-_LAYERS = ("prenorm", "postnorm", "parallel_prenorm")
-_ATTENTIONS = ("base", "rope", "parallel", "rope_parallel")
-_MLPS = ("mlp", "glu", "parallel_glu")
+# The three parts of a layer: what each is where nothing is said, and what it may be.
+_KINDS = {
+    "attention_layer": ("base", ("base", "rope", "parallel", "rope_parallel")),
+    "bert_layer": ("prenorm", ("prenorm", "postnorm", "parallel_prenorm")),
+    "mlp_layer": ("mlp", ("mlp", "glu", "parallel_glu")),
+}
 # Their names, beside ours, inside a parameter's name.
 _RENAMED = (
     ("bert.encoder.layers.", "model.layers."),
@@ -64,9 +69,10 @@ _FUSED = re.compile(r"(model\.layers\.\d+\.)Wqkvff\.(weight|bias)")
 
 
 def config_from_flexbert(options: Mapping[str, Any], source: str = "the FlexBERT options") -> ModelConfig:
-    """The model, with its masked-language-model head, that the options describe; absent ones have FlexBERT's defaults.
+    """The model, with its masked-language-model head, that the options describe.
 
-    `options` is a `model_config`, or a whole run's YAML that holds one. Raises ConfigError, which names the option.
+    `options` is a `model_config`, or a whole run's YAML that holds one; absent options have FlexBERT's defaults.
+    Raises ConfigError, which names the option, where no part of ours expresses one.
     """
     max_positions = 8192  # rotary positions know no limit: what ModernBERT was extended to
     if "model" in options:
@@ -75,9 +81,8 @@ def config_from_flexbert(options: Mapping[str, Any], source: str = "the FlexBERT
     keys = Keys(options, source)
     norm = _read_norm(keys)
     hidden_size, vocab_size = keys.take("hidden_size", 768), keys.take("vocab_size", 30_522)
-    has_embed_norm, embedding = keys.take("embed_norm", True), _plain(keys, "embedding_layer", "absolute_pos")
-    positions = None
-    num_positions = keys.take("max_position_embeddings", 512)
+    has_embed_norm, embedding = keys.take("embed_norm", True), keys.take("embedding_layer", "absolute_pos")
+    num_positions, positions = keys.take("max_position_embeddings", 512), None
     if _one_of(keys, "embedding_layer", embedding, ("absolute_pos", "sans_pos")) == "absolute_pos":
         positions, max_positions = LearnedPositionsConfig(num_positions=num_positions), num_positions
     encoder = EncoderConfig(
@@ -103,15 +108,18 @@ def config_from_flexbert(options: Mapping[str, Any], source: str = "the FlexBERT
 
 
 def to_ours(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under our names: without what torch.compile, DDP and Composer put before them, fused matrices taken apart."""
+    """Tensors under our names.
+
+    What torch.compile, DDP and Composer put before names goes, and fused matrices are taken apart.
+    """
     ours: dict[str, Tensor] = {}
     num_qkv = 3 * config.encoder.hidden_size
     for theirs, tensor in tensors.items():
         name = theirs.replace("_orig_mod.", "").removeprefix("module.").removeprefix("model.")
         name = _rename(name, _RENAMED)
         if fused := _FUSED.fullmatch(name):
-            ours[f"{fused[1]}attn.Wqkv.{fused[2]}"] = tensor[:num_qkv]
-            ours[f"{fused[1]}mlp.Wi.{fused[2]}"] = tensor[num_qkv:]
+            ours[f"{fused[1]}attn.Wqkv.{fused[2]}"] = tensor[:num_qkv].clone()
+            ours[f"{fused[1]}mlp.Wi.{fused[2]}"] = tensor[num_qkv:].clone()
         elif not _DERIVED.fullmatch(name):
             ours[name] = tensor
     return ours
@@ -177,21 +185,18 @@ def _read_norm(keys: Keys) -> NormPart:
     return LayerNormConfig(eps=eps, has_bias=bool(has_bias))
 
 
-def _read_blocks(
-    keys: Keys, norm: NormPart, hidden_size: int, has_embed_norm: bool
-) -> tuple[BlockPart, ...]:
+def _read_blocks(keys: Keys, norm: NormPart, hidden_size: int, has_embed_norm: bool) -> tuple[BlockPart, ...]:
     num_initial = keys.take("num_initial_layers", 1)
     skips_first = keys.take("skip_first_prenorm", False) and has_embed_norm
     blocks: list[BlockPart] = []
     for i in range(keys.take("num_hidden_layers", 12)):
         kinds = {
-            name: _one_of(keys, name, _kind_of_layer(keys, name, i < num_initial), known)
-            for name, known in (("attention_layer", _ATTENTIONS), ("bert_layer", _LAYERS), ("mlp_layer", _MLPS))
+            name: _one_of(keys, name, _kind_of_layer(keys, name, default, i < num_initial), known)
+            for name, (default, known) in _KINDS.items()
         }
-        is_parallel = {name: "parallel" in kind for name, kind in kinds.items()}
-        if len(set(is_parallel.values())) > 1:
+        if len({"parallel" in kind for kind in kinds.values()}) > 1:
             raise ConfigError(
-                f"{keys.source}: layer {i} is half parallel: {kinds}; a parallel layer has a parallel attention and MLP"
+                f"{keys.source}: layer {i} is half parallel: {kinds}; either all three are parallel, or none is"
             )
         attention = _read_attention(keys, i, hidden_size, is_rotary="rope" in kinds["attention_layer"])
         mlp = _read_mlp(keys, kinds["mlp_layer"])
@@ -209,7 +214,7 @@ def _read_blocks(
 
 def _read_attention(keys: Keys, layer: int, hidden_size: int, *, is_rotary: bool) -> AttentionConfig:
     num_heads = keys.take("num_attention_heads", 12)
-    if hidden_size % num_heads:
+    if num_heads < 1 or hidden_size % num_heads:
         raise ConfigError(
             f"{keys.source}: hidden_size {hidden_size} cannot be shared out to {num_heads} heads"
         )
@@ -218,10 +223,8 @@ def _read_attention(keys: Keys, layer: int, hidden_size: int, *, is_rotary: bool
         raise ConfigError(f"{keys.source}: global_attn_every_n_layers={every} needs a sliding_window")
     is_local = window != -1 and (every <= 0 or layer % every != 0)
     head_dim = hidden_size // num_heads
-    theta, size = (
-        keys.take("rotary_emb_base", 10_000.0),
-        keys.take("rotary_emb_dim", None, (int, type(None))),
-    )
+    theta = keys.take("rotary_emb_base", 10_000.0)
+    size = keys.take("rotary_emb_dim", None, (int, type(None)))
     local_theta = keys.take("local_attn_rotary_emb_base", -1.0, (float, int, type(None)))
     local_size = keys.take("local_attn_rotary_emb_dim", None, (int, type(None)))
     if is_local:
@@ -229,7 +232,7 @@ def _read_attention(keys: Keys, layer: int, hidden_size: int, *, is_rotary: bool
         size = local_size or size
     rotary = RotaryConfig(
         theta=float(theta),
-        fraction=(size or head_dim) / head_dim,
+        fraction=_fraction(size or head_dim, head_dim),
         is_interleaved=keys.take("rotary_emb_interleaved", False),
     )
     return AttentionConfig(
@@ -241,6 +244,12 @@ def _read_attention(keys: Keys, layer: int, hidden_size: int, *, is_rotary: bool
         dropout=float(keys.take("attention_probs_dropout_prob", 0.0)),
         out_dropout=float(keys.take("attn_out_dropout_prob", 0.0)),
     )
+
+
+def _fraction(size: int, head_dim: int) -> float:
+    """The part of a head that has `size` numbers, such that rounding down gives `size` again."""
+    fraction = size / head_dim
+    return fraction if int(head_dim * fraction) == size else math.nextafter(fraction, 1.0)
 
 
 def _read_mlp(keys: Keys, kind: str) -> MlpConfig | GluConfig:
@@ -261,8 +270,8 @@ def _read_head(keys: Keys, norm: NormPart) -> MlmHeadConfig:
     architecture = (keys.raw.get("architectures") or ["FlexBertForMaskedLM"])[0]
     if not str(architecture).endswith("ForMaskedLM"):
         raise ConfigError(
-            f"{keys.source} describes {architecture}; only FlexBertForMaskedLM is read by itself. For another head give the "
-            "model's config in our parts"
+            f"{keys.source} describes {architecture}; only FlexBertForMaskedLM is read from its options alone. For "
+            "another head, pass config=ModelConfig(...) with that head"
         )
     transform = TransformConfig(
         activation=read_activation(keys, "head_pred_act", "silu"),
@@ -288,20 +297,15 @@ def _read_init(keys: Keys) -> InitConfig:
     )
 
 
-def _kind_of_layer(keys: Keys, name: str, is_initial: bool) -> str:
-    """The kind of a layer's part: of the first layers that of `initial_...`, where there is one."""
+def _kind_of_layer(keys: Keys, name: str, default: str, is_initial: bool) -> str:
+    """The kind of a layer's part: in the first layers that of `initial_...`, where there is one.
+
+    What the research code puts before it by itself is left out: how it pads, whether it compiles.
+    """
+    kind = keys.take(name, default)
     initial = keys.take(f"initial_{name}", None, (str, type(None)))
-    defaults = {"attention_layer": "base", "bert_layer": "prenorm", "mlp_layer": "mlp"}
-    kind = _plain(keys, name, defaults[name])
-    return _without_padding(initial) if is_initial and initial is not None else kind
-
-
-def _plain(keys: Keys, name: str, default: str) -> str:
-    return _without_padding(cast(str, keys.take(name, default)))
-
-
-def _without_padding(kind: str) -> str:
-    """A kind without what the research code puts before it by itself: how it pads, whether it compiles."""
+    if is_initial and initial is not None:
+        kind = initial
     return kind.removeprefix("unpadded_").removeprefix("padded_").removeprefix("compile_")
 
 

@@ -44,6 +44,11 @@ FAMILIES = (MODERNBERT, BERT, ROBERTA, XLM_ROBERTA)
 _CARRIED = re.compile(
     r"(bert\.|roberta\.|model\.)?pooler\.dense\.(weight|bias)|cls\.seq_relationship\.(weight|bias)"
 )
+# Keys that are written anew wherever they still hold; an old value could contradict the others.
+_SET_ANEW = frozenset(
+    "attention_out_dropout dtype global_attn_every_n_layers head_dim id2label label2id layer_norm_eps num_labels "
+    "problem_type sliding_window transformers_version".split()
+)
 # Buffers that older releases wrote; they follow from the configuration.
 _DERIVED = re.compile(r".*(position_ids|inv_freq)")
 # The heads of other tasks, which an embedding model's folder may still hold.
@@ -84,7 +89,7 @@ def read_folder(
     else:
         read = _read_foreign(folder, raw, strict)
     read.tokenizer = _read_tokenizer(folder)
-    _check_vocabulary(folder, read)
+    check_vocabulary(folder, read)
     tensors = cast(dict[str, Tensor], read.carried)
     read.dtype_of_file = next(iter(tensors.values())).dtype if tensors else None
     read.carried = _fill(folder, read.module, tensors, dtype)
@@ -138,6 +143,15 @@ def describe_layout(config: ModelConfig) -> str:
     return written["model_type"] if written else f"{OWN_MODEL_TYPE} (transformers has no words for {reason})"
 
 
+def check_vocabulary(folder: Path, model: Pretrained) -> None:
+    """Raise FolderError where the tokenizer has entries that the model's embedding has no row for."""
+    if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.encoder.vocab_size:
+        raise FolderError(
+            f"{folder}: the tokenizer has {model.tokenizer.vocab_size} entries, the embedding of the model only "
+            f"{model.config.encoder.vocab_size}: tokenizer.json and config.json do not belong together"
+        )
+
+
 def _read_own(folder: Path, raw: Mapping[str, Any], parts: Sequence[type[Part]]) -> Pretrained:
     if "model" not in raw:
         raise ConfigError(f"{folder / CONFIG_FILE} has no 'model', which describes the parts")
@@ -186,14 +200,6 @@ def _read_tokenizer(folder: Path) -> Tokenizer | None:
     return Tokenizer.from_folder(folder) if any((folder / name).exists() for name in names) else None
 
 
-def _check_vocabulary(folder: Path, model: Pretrained) -> None:
-    if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.encoder.vocab_size:
-        raise FolderError(
-            f"{folder}: the tokenizer has {model.tokenizer.vocab_size} entries, the embedding of the model only "
-            f"{model.config.encoder.vocab_size}: tokenizer.json and config.json do not belong together"
-        )
-
-
 def _fill(
     folder: Path, module: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
@@ -231,8 +237,7 @@ def _to_write(model: Pretrained, layout: str) -> tuple[dict[str, Any], dict[str,
         return _own_config(model), tensors
     family = _family_named(config["model_type"], "the model")
     config["dtype"] = config["torch_dtype"] = str(_main_dtype(tensors)).removeprefix("torch.")
-    special = {} if model.tokenizer is None else _special_ids(model.tokenizer)
-    return special | config, family.to_theirs(model.config, tensors) | dict(model.carried)
+    return _special_ids(model.tokenizer) | config, family.to_theirs(model.config, tensors | dict(model.carried))
 
 
 def _foreign_config(config: ModelConfig, foreign: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
@@ -241,11 +246,12 @@ def _foreign_config(config: ModelConfig, foreign: Mapping[str, Any]) -> tuple[di
     for family in sorted(FAMILIES, key=lambda family: family.model_type != foreign.get("model_type")):
         try:
             keys = family.write(config)
-            name = architecture(family, config.head)
+            name = architecture(family, config.head, foreign)
         except NotExpressible as missing:
             reason = reason or str(missing)
             continue
-        kept = {key: value for key, value in foreign.items() if key not in ("dtype", "transformers_version")}
+        is_its_own = family.model_type == foreign.get("model_type")
+        kept = {key: value for key, value in foreign.items() if is_its_own and key not in _SET_ANEW}
         return kept | keys | {"model_type": family.model_type, "architectures": [name]}, ""
     return None, reason
 
@@ -255,9 +261,10 @@ def _own_config(model: Pretrained) -> dict[str, Any]:
     return {"model_type": OWN_MODEL_TYPE, "model": to_json(model.config), "text": text}
 
 
-def _special_ids(tokenizer: Tokenizer) -> dict[str, Any]:
-    ids = {"cls": tokenizer.cls_id, "sep": tokenizer.sep_id, "bos": tokenizer.cls_id, "eos": tokenizer.sep_id}
-    return {f"{name}_token_id": value for name, value in ids.items()}
+def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Without a tokenizer nobody knows them: null, or transformers would take those of the published model."""
+    first, last = (None, None) if tokenizer is None else (tokenizer.cls_id, tokenizer.sep_id)
+    return {"cls_token_id": first, "sep_token_id": last, "bos_token_id": first, "eos_token_id": last}
 
 
 def _main_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:

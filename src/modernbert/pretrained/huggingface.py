@@ -9,6 +9,7 @@ Parameters need no table: ours carry the published names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -30,11 +31,21 @@ from modernbert.heads.model import HeadPart, ModelConfig
 from modernbert.heads.tokens import SpanHeadConfig, TagHeadConfig
 from modernbert.heads.transform import TransformConfig
 from modernbert.pretrained.activations import read_activation, write_activation
-from modernbert.pretrained.family import Family, head_keys, kind_of, labels_of, need, read_problem
+from modernbert.pretrained.family import (
+    Family,
+    drop_tied_decoder,
+    head_keys,
+    kind_of,
+    labels_of,
+    need,
+    read_problem,
+)
 from modernbert.pretrained.keys import Keys
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 _THETAS = {FULL: 160_000.0, SLIDING: 10_000.0}
+# The one module with a name of ours; it has a weight where it is PReLU.
+_ACT, _ACTIVATION = re.compile(r"\b(mlp|head)\.act\."), re.compile(r"\b(mlp|head)\.activation\.")
 _OLD_THETAS = {FULL: "global_rope_theta", SLIDING: "local_rope_theta"}
 
 
@@ -54,6 +65,7 @@ def read(keys: Keys, kind: str) -> ModelConfig:
         layer_type: _read_attention(keys, thetas[layer_type], None if layer_type == FULL else window)
         for layer_type in (FULL, SLIDING)
     }
+    _check_unread(keys, hidden_size)
     mlp_bias = keys.take("mlp_bias", False)
     mlp = GluConfig(
         intermediate_size=keys.take("intermediate_size", 1152),
@@ -102,6 +114,7 @@ def write(model: ModelConfig) -> dict[str, Any]:
         "max_position_embeddings": encoder.max_positions,
         "pad_token_id": encoder.pad_token_id,
         "norm_eps": cast(LayerNormConfig, norm).eps,
+        "layer_norm_eps": cast(LayerNormConfig, norm).eps,  # read by programs other than transformers
         "norm_bias": cast(LayerNormConfig, norm).has_bias,
         "embedding_dropout": cast(EmbeddingConfig, embedding).dropout,
         "initializer_range": encoder.init.std,
@@ -112,19 +125,20 @@ def write(model: ModelConfig) -> dict[str, Any]:
 
 def to_ours(model: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Parameters carry the published names; a bare encoder's stand without the prefix `model.`."""
-    ours = dict(tensors)
+    ours = {_ACT.sub(r"\1.activation.", name): tensor for name, tensor in tensors.items()}
     if kind_of(model.head) == "none" and not any(name.startswith("model.") for name in ours):
         ours = {f"model.{name}": tensor for name, tensor in ours.items()}
     if isinstance(model.head, MlmHeadConfig) and model.head.is_tied:
-        ours.pop("decoder.weight", None)
+        drop_tied_decoder(ours, "decoder.weight")
     return ours
 
 
 def to_theirs(model: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The reverse of `to_ours`."""
+    theirs = {_ACTIVATION.sub(r"\1.act.", name): tensor for name, tensor in tensors.items()}
     if kind_of(model.head) != "none":
-        return dict(tensors)
-    return {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+        return theirs
+    return {name.removeprefix("model."): tensor for name, tensor in theirs.items()}
 
 
 MODERNBERT = Family(
@@ -138,38 +152,55 @@ MODERNBERT = Family(
 
 
 def _read_eps(keys: Keys) -> float:
-    """`norm_eps`, or `layer_norm_eps` where a derived model wrote only that."""
-    return keys.take_both("layer_norm_eps", "norm_eps", 1e-5)
+    """`norm_eps`; published files also have `layer_norm_eps`, which transformers never reads."""
+    eps = keys.take("norm_eps", 1e-5)
+    if keys.take("layer_norm_eps", eps) != eps:
+        keys.contradiction(
+            f"layer_norm_eps={keys.raw['layer_norm_eps']}", f"norm_eps={eps}, which is what transformers takes"
+        )
+    return eps
+
+
+def _check_unread(keys: Keys, hidden_size: int) -> None:
+    """Keys that ModernBERT's files have and that say nothing new."""
+    # never read by any release; converters wrote "absolute" or "sans_pos" for the same rotary positions
+    keys.take("position_embedding_type", None, object)
+    head_dim = hidden_size // keys.take("num_attention_heads", 12)
+    if keys.take("head_dim", head_dim, (int, type(None))) not in (head_dim, None):
+        keys.contradiction(f"head_dim={keys.raw['head_dim']}", f"hidden_size / num_attention_heads is {head_dim}")
 
 
 def _read_thetas(keys: Keys) -> dict[str, float]:
-    parameters = keys.take("rope_parameters", None, (dict, type(None)))
+    parameters = keys.take("rope_parameters", None, (dict, type(None))) or {}
+    if unknown := sorted(parameters.keys() - _THETAS.keys()):
+        raise ConfigError(
+            f"{keys.source}: rope_parameters has {', '.join(unknown)}; known are {FULL!r} and {SLIDING!r}"
+        )
     thetas = {
-        layer_type: keys.take(_OLD_THETAS[layer_type], _THETAS[layer_type], (float, type(None)))
-        for layer_type in _THETAS
+        layer_type: _read_theta(keys, layer_type, parameters.get(layer_type) or {}) for layer_type in _THETAS
     }
-    for layer_type, values in (parameters or {}).items():
-        if layer_type not in thetas:
-            raise ConfigError(
-                f"{keys.source}: rope_parameters has {layer_type!r}; known are {FULL!r} and {SLIDING!r}"
-            )
-        if values is None:
-            continue
-        changing = {k: v for k, v in values.items() if k not in ("rope_theta", "rope_type", "type")}
-        if values.get("rope_type", values.get("type", "default")) != "default" or changing:
-            raise ConfigError(
-                f"{keys.source}: rope_parameters[{layer_type!r}]={values} asks for scaled rotary positions, which are "
-                "not supported; only rope_type 'default' is"
-            )
-        theta = values.get("rope_theta", thetas[layer_type])
-        if _OLD_THETAS[layer_type] in keys.raw and theta != thetas[layer_type]:
-            keys.contradiction(
-                f"{_OLD_THETAS[layer_type]}={thetas[layer_type]}", f"rope_parameters[{layer_type!r}]={values}"
-            )
-        thetas[layer_type] = theta
     # the research code writes a local theta of null for "as the global one"
-    local = thetas[FULL] if thetas[SLIDING] is None else thetas[SLIDING]
-    return {FULL: float(thetas[FULL]), SLIDING: float(local)}
+    everywhere = _THETAS[FULL] if thetas[FULL] is None else thetas[FULL]
+    nearby = everywhere if thetas[SLIDING] is None else thetas[SLIDING]
+    return {FULL: float(everywhere), SLIDING: float(nearby)}
+
+
+def _read_theta(keys: Keys, layer_type: str, parameters: Mapping[str, Any]) -> float | None:
+    """The theta of one kind of layer, from the newer key or the older one."""
+    old_name = _OLD_THETAS[layer_type]
+    old = keys.take(old_name, _THETAS[layer_type], (float, type(None)))
+    changing = {name: value for name, value in parameters.items() if name not in ("rope_theta", "rope_type", "type")}
+    if parameters.get("rope_type", parameters.get("type", "default")) != "default" or changing:
+        raise ConfigError(
+            f"{keys.source}: rope_parameters[{layer_type!r}]={parameters} asks for scaled rotary positions, which are "
+            "not supported; only rope_type 'default' is"
+        )
+    if "rope_theta" not in parameters:
+        return old
+    new = Keys(parameters, f"{keys.source}: rope_parameters[{layer_type!r}]").take("rope_theta", 0.0)
+    if old_name in keys.raw and old is not None and new != old:
+        keys.contradiction(f"{old_name}={old}", f"rope_parameters[{layer_type!r}]={parameters}")
+    return new
 
 
 def _read_layer_types(keys: Keys, num_layers: int) -> list[str]:

@@ -16,20 +16,22 @@ from modernbert.errors import ConfigError
 HARMLESS = frozenset(
     """
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures auto_map bos_token_id
-    cls_token_id compile_model deterministic_flash_attn dtype eos_token_id finetuning_task
-    gradient_checkpointing id2label initializer_cutoff_factor initializer_range label2id model_type num_labels
-    output_attentions output_hidden_states pad_token_id problem_type reference_compile repad_logits_with_grad return_dict
-    sentence_transformers sep_token_id sparse_pred_ignore_index sparse_prediction task_specific_params tf_legacy_loss
-    tokenizer_class torch_dtype torchscript transformers_version use_bfloat16 use_cache mask_token_id
+    chunk_size_feed_forward cls_token_id compile_model deterministic_flash_attn directionality dtype eos_token_id
+    finetuning_task gradient_checkpointing id2label initializer_cutoff_factor initializer_range label2id mask_token_id
+    model_type num_labels output_attentions output_hidden_states output_past pad_token_id pooler_fc_size
+    pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type problem_type reference_compile
+    repad_logits_with_grad return_dict sentence_transformers sep_token_id sparse_pred_ignore_index sparse_prediction
+    task_specific_params tf_legacy_loss tie_last_hidden_states tokenizer_class torch_dtype torchscript
+    transformers_version unk_token_id use_bfloat16 use_cache
     """.split()
 )
 # Keys that would change the numbers, beside the values with which they do not.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False, None),
-    "chunk_size_feed_forward": (0, None),
     "cross_attention_hidden_size": (None,),
     "is_decoder": (False, None),
     "is_encoder_decoder": (False, None),
+    "per_layer_config": (None, {}),
     "position_embedding_type": ("absolute", None),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
@@ -50,20 +52,10 @@ class Keys:
         """The value of a key, or its default; ConfigError where it is not of the kind wanted."""
         self._taken.add(key)
         value = self.raw.get(key, default)
-        wanted = kinds or type(default)
-        is_number_for_float = wanted is float and isinstance(value, int) and not isinstance(value, bool)
-        if not (isinstance(value, wanted) or is_number_for_float) or (
-            wanted is int and isinstance(value, bool)
-        ):
-            raise ConfigError(f"{self.source}: {key!r} must be {_kind_name(wanted)}, found {value!r}")
+        wanted = kinds if isinstance(kinds, tuple) else (kinds or type(default),)
+        if not _is_of_kind(value, wanted):
+            raise ConfigError(f"{self.source}: {key!r} must be {_kind_names(wanted)}, found {value!r}")
         return value
-
-    def take_both(self, old: str, new: str, default: Any) -> Any:
-        """The value of a key that had another name in an older generation; ConfigError where the two disagree."""
-        older, newer = self.take(old, default), self.take(new, default)
-        if old in self.raw and new in self.raw and older != newer:
-            self.contradiction(f"{old}={older!r}", f"{new}={newer!r}")
-        return newer if new in self.raw else older
 
     def contradiction(self, one: str, other: str) -> None:
         """Refuse two generations of keys that do not say the same."""
@@ -113,6 +105,12 @@ def label_keys(labels: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _kind_name(wanted: type | tuple[type, ...]) -> str:
-    kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+def _is_of_kind(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whole numbers will do where any number is wanted; true and false are no numbers."""
+    if isinstance(value, bool):
+        return bool in kinds or object in kinds
+    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+
+
+def _kind_names(kinds: tuple[type, ...]) -> str:
     return " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)

@@ -1,4 +1,4 @@
-"""Tensors in and out of safetensors files, single and sharded, with errors that name the file and the tensor."""
+"""Tensors in and out of safetensors files, single and sharded; errors name the file and the tensor."""
 
 from __future__ import annotations
 
@@ -100,6 +100,16 @@ def not_numbers(module: nn.Module) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def check_numbers(source: Path, module: nn.Module) -> None:
+    """Raise WeightsError, naming the tensors, where any holds NaN or infinities."""
+    if counts := not_numbers(module):
+        raise WeightsError(
+            f"{source} holds values that are not finite numbers, in {len(counts)} tensors: "
+            + _some(f"{name} ({count:,})" for name, count in counts.items())
+            + ". The run that wrote it had diverged, or the file is damaged; take an earlier one"
+        )
+
+
 def _read_shards(folder: Path) -> dict[str, Tensor]:
     index = read_json(folder / INDEX_FILE)
     weight_map = index.get("weight_map")
@@ -164,14 +174,14 @@ def _assign(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
 
 
 def _misfit(source: str, missing: list[str], extra: list[str], wrong: list[str]) -> str:
-    lines = [f"the tensors in {source} do not fit the model that its config.json describes:"]
+    lines = [f"the tensors in {source} do not fit the model that its configuration describes:"]
     if missing:
         lines.append(f"  missing ({len(missing)}): {_some(missing)}")
     if extra:
         lines.append(f"  not part of the model ({len(extra)}): {_some(extra)}")
     if wrong:
         lines.append(f"  of the wrong shape ({len(wrong)}): {_some(wrong, '; ')}")
-    lines.append("check that config.json and the weights belong together, 'architectures' first")
+    lines.append("check that the configuration and the weights belong together, 'architectures' first")
     return "\n".join(lines)
 
 

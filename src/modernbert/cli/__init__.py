@@ -1,0 +1,95 @@
+"""The command line: each verb parses, calls one function of the package, and prints.
+
+Data goes to stdout, everything else to stderr. A verb that fails says why in one message and exits 1; a
+wrong call of it exits 2, Ctrl-C 130. `--help` imports no torch: verbs import what they call when they run.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from modernbert import __version__
+from modernbert.cli.ask import answer, classify, fill_mask, rerank, tag
+from modernbert.cli.folders import convert, info
+from modernbert.cli.output import note
+from modernbert.cli.vectors import embed, similarity
+from modernbert.errors import ModernBertError
+
+INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
+
+
+def main() -> None:
+    """The console script."""
+    verbs(prog_name="modernbert")
+
+
+class Verbs(click.Group):
+    """The verbs in the order in which they were added; what a user can cause ends in one message."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names for `--help`."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb."""
+        try:
+            with warnings_as_notes():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            raise  # click ends quietly: whoever read our output has enough
+        except (ModernBertError, OSError) as error:
+            if ctx.params["debug"]:
+                raise
+            raise Failure(str(error)) from error
+
+
+class Failure(click.ClickException):
+    """What a user can cause, said on stderr; exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        """Print the message."""
+        note(f"error: {self.message}")
+
+
+@contextmanager
+def warnings_as_notes() -> Generator[None]:
+    """Warnings as one line each on stderr, without the line of source that raised them."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        note(f"warning: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="modernbert")
+@click.option(
+    "--debug",
+    is_flag=True,
+    envvar="MODERNBERT_DEBUG",
+    help="Show the traceback of an error (or set MODERNBERT_DEBUG=1).",
+)
+@click.pass_context
+def verbs(ctx: click.Context, debug: bool) -> None:
+    """Encoder models: ask one, look into its folder, convert it.
+
+    Texts come as arguments, from files, or from stdin. Results go to stdout: for a person, or with --json
+    as one JSON object per line. `modernbert VERB --help` has examples.
+    """
+    del debug  # read by Verbs.invoke
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+
+
+for verb in (fill_mask, embed, similarity, rerank, classify, tag, answer, info, convert):
+    verbs.add_command(verb)

@@ -1,0 +1,154 @@
+"""The verbs that turn texts into vectors: embed and similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from modernbert.cli.inputs import LineFormat, batches, read_lines, text_options
+from modernbert.cli.models import ModelChoice, load_for, max_length_option, model_options, overflow_option
+from modernbert.cli.output import json_option, note, number, print_heading, print_json, print_table
+from modernbert.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float
+
+    from modernbert.inference.long_texts import Overflow
+
+NUMBERS_SHOWN = 6
+
+
+@click.command()
+@text_options
+@click.option("--prompt", help='A prompt of the folder by name; "query" and "document" may always be named.')
+@click.option("--dimensions", type=int, help="Keep the first so many numbers (Matryoshka).")
+@overflow_option
+@max_length_option
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write one array, FILE.npy, instead."
+)
+@json_option
+@model_options
+def embed(
+    choice: ModelChoice,
+    texts: Iterator[str],
+    prompt: str | None,
+    dimensions: int | None,
+    overflow: Overflow,
+    max_length: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """One vector for each text.
+
+    \b
+    modernbert embed "a text" "another"             the first numbers of each
+    modernbert embed --file texts.txt --out v.npy   all of them, float32 [texts, size]
+    cat rows.jsonl | modernbert embed --field body --json -
+    """
+    _require_ending(out, ".npy")
+    if out is not None and as_json:
+        raise click.UsageError("--out and --json: choose one")
+    model = load_for("embed", choice)
+    written: list[Float[np.ndarray, "N E"]] = []
+    for batch in batches(texts):
+        vectors = model.embed(
+            batch, prompt=prompt, dimensions=dimensions, overflow=overflow, max_length=max_length
+        )
+        if out is not None:
+            written.append(vectors)
+            continue
+        for text, vector in zip(batch, vectors.tolist(), strict=True):
+            _print_vector(text, vector, as_json)
+    if out is not None:
+        _write_array(out, written)
+
+
+@click.command()
+@text_options
+@click.option(
+    "--against",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=str),
+    help="Compare every text with every text of this file, instead of with each other.",
+)
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw a heat map, FILE.png, as well."
+)
+@json_option
+@model_options
+def similarity(
+    choice: ModelChoice, texts: Iterator[str], against: str | None, plot: Path | None, as_json: bool
+) -> None:
+    """The cosine of texts with each other.
+
+    One number for two texts, a table for more.
+
+    \b
+    modernbert similarity "a cat" "a kitten"
+    modernbert similarity "who ships it?" --against docs.txt --plot map.png
+    """
+    _require_ending(plot, ".png")
+    rows = list(texts)
+    columns = rows if against is None else list(read_lines(against, LineFormat()))
+    if against is None and len(rows) < 2:
+        raise InputError("there is one text and nothing to compare it with; pass another, or --against FILE")
+    if not columns:
+        raise InputError(f"{against} holds no texts to compare with")
+    matrix = load_for("similarity", choice).similarity(rows, columns)
+    if plot is not None:
+        from modernbert.plots import similarity_heatmap
+
+        similarity_heatmap(matrix, rows, columns, plot)
+    _print_similarities(matrix.tolist(), rows, columns, against is None, as_json)
+
+
+def _print_similarities(
+    matrix: list[list[float]], rows: Sequence[str], columns: Sequence[str], is_square: bool, as_json: bool
+) -> None:
+    if as_json:
+        for i, text_a in enumerate(rows):
+            for j in range(i + 1 if is_square else 0, len(columns)):
+                print_json({"text_a": text_a, "text_b": columns[j], "score": matrix[i][j]})
+    elif is_square and len(rows) == 2:
+        click.echo(number(matrix[0][1]))
+    else:
+        if not is_square:
+            click.echo("columns")
+            print_table([str(j), text] for j, text in enumerate(columns, start=1))
+        print_table(
+            [["", *(f"{j:>6}" for j in range(1, len(columns) + 1)), ""]]
+            + [[str(i), *(f"{x:>6.3f}" for x in row), rows[i - 1]] for i, row in enumerate(matrix, start=1)],
+            indent=0,
+        )
+
+
+def _print_vector(text: str, vector: list[float], as_json: bool) -> None:
+    if as_json:
+        print_json({"text": text, "embedding": vector})
+        return
+    print_heading(text)
+    shown = " ".join(f"{value:.4f}" for value in vector[:NUMBERS_SHOWN])
+    length = sum(value * value for value in vector) ** 0.5
+    click.echo(
+        f"  {len(vector)} numbers, length {length:.3f}: {shown}" + " ..." * (len(vector) > NUMBERS_SHOWN)
+    )
+
+
+def _require_ending(path: Path | None, ending: str) -> None:
+    if path is not None and path.suffix != ending:
+        raise click.UsageError(f"a file named *{ending} is written here, found {str(path)!r}")
+
+
+def _write_array(path: Path, parts: list[Float[np.ndarray, "N E"]]) -> None:
+    import numpy as np
+
+    from modernbert.files import file_being_written
+
+    vectors = np.concatenate(parts)
+    with file_being_written(path) as temporary, temporary.open("wb") as file:
+        np.save(file, vectors)
+    note(f"{path}: {vectors.shape[0]} vectors of {vectors.shape[1]} numbers, {vectors.dtype}")

@@ -1,0 +1,80 @@
+"""What a user hands in, checked before any work: lists of texts, of pairs, or of words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+import numpy as np
+
+from modernbert.errors import InputError
+
+Text = str | tuple[str, str]
+AnyText = TypeVar("AnyText", str, tuple[str, str])
+
+
+def as_text(text: str, name: str) -> str:
+    """One string; `name` says which argument it is."""
+    if not isinstance(cast(object, text), str):
+        raise InputError(f"{name} is one string, not of type {type(text).__name__}")
+    return text
+
+
+def as_texts(texts: Sequence[str]) -> list[str]:
+    """A list of strings; a lone string counts as a list of one."""
+    return [_checked(text, f"text {i}") for i, text in enumerate(_as_list(texts))]
+
+
+def as_texts_or_pairs(texts: Sequence[Text]) -> list[str] | list[tuple[str, str]]:
+    """A list of strings, or a list of pairs of them; the two are not mixed."""
+    if isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts):
+        raise InputError("two strings in a tuple may be a pair or two texts; write [(a, b)] or [a, b]")
+    listed = _as_list(texts)
+    num_texts = sum(isinstance(text, str) for text in listed)
+    if num_texts == 0:
+        return [_as_pair(pair, i) for i, pair in enumerate(listed)]
+    if num_texts < len(listed) and all(isinstance(text, str | tuple | list) for text in listed):
+        raise InputError(f"{num_texts} of {len(listed)} inputs are single texts; texts and pairs go apart")
+    return as_texts(cast(Sequence[str], listed))
+
+
+def as_texts_or_words(texts: Sequence[str | Sequence[str]]) -> list[str | list[str]]:
+    """A list whose members are texts, or the words of one."""
+    return [
+        text if isinstance(text, str) else [_checked(word, f"text {i}: word") for word in _as_list(text)]
+        for i, text in enumerate(_as_list(texts))
+    ]
+
+
+def lowered(texts: Sequence[AnyText]) -> list[AnyText]:
+    """The same texts or pairs in lower case."""
+    return [text.lower() if isinstance(text, str) else (text[0].lower(), text[1].lower()) for text in texts]
+
+
+def require_positive(name: str, value: int) -> None:
+    """Raise InputError unless the number is 1 or more."""
+    if value < 1:
+        raise InputError(f"{name} must be 1 or more, found {value}")
+
+
+def _as_list(texts: object) -> list[object]:
+    if isinstance(texts, np.ndarray):
+        texts = texts.tolist()  # a str where the array has no dimension
+    if isinstance(texts, str):
+        return [texts]
+    if not isinstance(texts, Sequence) or isinstance(texts, bytes | bytearray | memoryview):
+        raise InputError(f"texts come as a list of strings, not as {type(texts).__name__}")
+    return list(cast("Sequence[object]", texts))
+
+
+def _as_pair(pair: object, index: int) -> tuple[str, str]:
+    texts = _as_list(pair)
+    if len(texts) != 2:
+        raise InputError(f"input {index} has {len(texts)} texts; a pair has two")
+    return _checked(texts[0], f"text 0 of pair {index}"), _checked(texts[1], f"text 1 of pair {index}")
+
+
+def _checked(text: object, what: str) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"{what} is of type {type(text).__name__}, not str")
+    return text
