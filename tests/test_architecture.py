@@ -14,8 +14,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "modernbert"
 FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = (
-    ("errors", "files", "progress", "plots"),
-    ("text", "kernels", "metrics"),
+    ("errors", "files", "progress"),
+    ("plots", "text", "kernels", "metrics"),
     ("encoder",),
     ("heads",),
     ("pretrained", "bundled"),

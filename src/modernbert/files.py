@@ -23,6 +23,8 @@ try:
 except ImportError:  # Windows: no locks on folders, so what a killed writer left stays
     fcntl = None
 
+_BEING_WRITTEN = re.compile(r"\..+\.new-[0-9a-f]{8}")
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` to `path`: afterwards the file holds all of it, or what it held before."""
@@ -174,8 +176,12 @@ def _neighbours(target: Path, kind: str) -> list[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
-    """Keep other writers inside `folder` waiting for the moment of choosing or swapping names."""
-    lock = _lock(folder, waits=True)
+    """Keep other writers inside `folder` waiting for the moment of choosing or swapping names.
+
+    A folder that is being written is its writer's alone, who holds the lock on it already and would wait for itself.
+    """
+    is_ours = _BEING_WRITTEN.fullmatch(folder.name) is not None
+    lock = None if is_ours else _lock(folder, waits=True)
     try:
         yield
     finally:

@@ -7,8 +7,10 @@ from itertools import accumulate
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from modernbert.kernels import reference
+from modernbert.kernels import sdpa as sdpa_module
 from modernbert.kernels.attention import BACKENDS, Backend, attend
 from tests.kernels.calls import forward_and_gradients, random_call
 
@@ -121,6 +123,24 @@ def test_a_token_sees_exactly_its_window_on_each_side(backend, window):
     is_near = (position[:, None] - position[None, :]).abs() <= window
     assert torch.equal(weights > 0, is_near)
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(length))
+
+
+@pytest.mark.parametrize("window", [0, 3, 64])
+def test_the_scores_that_a_local_layer_computes_grow_with_the_text_and_not_with_its_square(
+    monkeypatch, window
+):
+    num_scores = []
+
+    def counted(q, k, *args, **kwargs):
+        num_scores.append(q.shape[:-1].numel() * k.shape[-2])
+        return scaled_dot_product_attention(q, k, *args, **kwargs)
+
+    monkeypatch.setattr(sdpa_module, "scaled_dot_product_attention", counted)
+    for length in (1000, 2000, 4000, 8000):
+        num_scores.clear()
+        sdpa().attend(random_call([length], window_each_side=window, num_heads=1, head_dim=2))
+        # blocks of max(2 * window, 32) queries see window more keys on both sides
+        assert sum(num_scores) <= length * (max(2 * window, 32) + 2 * window)
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "reference"])

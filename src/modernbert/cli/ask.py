@@ -121,8 +121,12 @@ def classify(
     modernbert classify --pair "It rains." "It is wet." --model FOLDER
     modernbert classify --file pairs.jsonl --field premise --pair-field hypothesis --model FOLDER
     """
+    if tabs and (field is not None or pair_field is not None):
+        raise click.UsageError("--tabs and the fields of JSON lines: choose one")
     form = LineFormat(field=field, pair_field=pair_field, has_tabs=tabs)
     found: Iterator[Any] = iter(pairs)
+    if pairs and (texts or file is not None) and not form.is_of_pairs:
+        raise click.UsageError("texts and pairs go apart: two calls do it")
     if texts or file is not None or not pairs:
         found = itertools.chain(found, read_texts(texts, file, form))
     model = load_for("classify", choice)

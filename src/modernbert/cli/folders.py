@@ -98,7 +98,8 @@ def convert(
 ) -> None:
     """Write a model in another form.
 
-    Folders for transformers, folders of our own parts, and research checkpoints, each way. SOURCE is a folder, a hub id, or a checkpoint file. TARGET is written whole, or left as it was.
+    Between folders for transformers, folders of our own parts, and research checkpoints. SOURCE is a folder,
+    a hub id, or a checkpoint file. TARGET is written whole, or left as it was.
 
     \b
     modernbert convert latest-rank0.pt ./model --preset modernbert-base --tokenizer ./tokenizer

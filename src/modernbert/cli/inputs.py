@@ -40,12 +40,17 @@ class LineFormat:
     pair_field: str | None = None
     has_tabs: bool = False
 
+    @property
+    def is_of_pairs(self) -> bool:
+        """Whether a line holds two texts."""
+        return self.has_tabs or self.pair_field is not None
+
 
 file_option = click.option(
     "--file",
     "-f",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=str),
-    help="Read texts from a file, one a line; a .jsonl file has one JSON object a line.",
+    help="Read texts from a file, one a line (.jsonl: one JSON object a line); - is stdin.",
 )
 field_option = click.option(
     "--field",
@@ -78,14 +83,15 @@ def read_texts(arguments: Iterable[str], file: str | None, form: LineFormat) -> 
         require_piped("no texts: pass them as arguments, with --file, or pipe them in")
         file = STDIN
     found = itertools.chain(_argument_texts(arguments, form), () if file is None else read_lines(file, form))
-    return _at_least_one(found, file or "the arguments")
+    return _at_least_one(found, file or STDIN)
 
 
 def read_lines(file: str, form: LineFormat) -> Iterator[Any]:
     """The texts in the lines of a file or of stdin (`-`)."""
-    if form.field is None and form.pair_field is None and Path(file).suffix.lower() in (".jsonl", ".ndjson"):
+    ending = Path(file).suffix.lower()
+    if form == LineFormat() and ending in (".jsonl", ".ndjson"):
         form = LineFormat(field="text")
-    elif Path(file).suffix.lower() in _OTHER_KINDS:
+    elif ending in _OTHER_KINDS:
         raise InputError(
             f"{file} is not read here: texts come as lines, or as JSON lines (.jsonl) with --field NAME"
         )
@@ -111,10 +117,10 @@ def require_piped(otherwise: str) -> None:
         raise click.UsageError(otherwise)
 
 
-def batches(items: Iterable[Item], size: int = TEXTS_AT_ONCE) -> Iterator[list[Item]]:
-    """Lists of at most `size` items."""
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Lists of at most TEXTS_AT_ONCE items."""
     items = iter(items)
-    while batch := list(itertools.islice(items, size)):
+    while batch := list(itertools.islice(items, TEXTS_AT_ONCE)):
         yield batch
 
 
@@ -122,6 +128,8 @@ def _argument_texts(arguments: Iterable[str], form: LineFormat) -> Iterator[Any]
     for place, text in enumerate(arguments, start=1):
         if text == STDIN:
             yield from read_lines(STDIN, form)
+        elif form.is_of_pairs:
+            raise InputError(f"texts and pairs go apart; found the single text {text!r} beside pairs")
         elif not text.strip():
             raise InputError(
                 f"text {place} is empty: {text!r}; is it a variable of the shell that is not set?"

@@ -58,8 +58,8 @@ def rank(
     """The documents by their score, which is the activation of their logit, best first."""
     logits = torch.tensor([float(row[0]) for row in rows])
     scores = build_activation(activation)(logits).numpy()
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return [Ranked(index=int(i), score=float(scores[i]), document=documents[i]) for i in order]
+    order: list[int] = np.argsort(-scores, kind="stable")[:top_k].tolist()
+    return [Ranked(index=i, score=float(scores[i]), document=documents[i]) for i in order]
 
 
 def best_choice(choices: Sequence[str], rows: Sequence[Float[np.ndarray, "1"]]) -> Choice:

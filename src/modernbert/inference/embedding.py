@@ -56,7 +56,7 @@ def embed_batch(
 def join_vectors(
     pieces: Pieces, rows: Sequence[np.ndarray], *, size: int, dimensions: int | None, is_normalized: bool
 ) -> Float[np.ndarray, "N E"]:
-    """The rows of all sequences as one vector a text, cut to `dimensions`, at length 1 where the model's are."""
+    """One vector a text from the rows of its sequences, cut to `dimensions`; length 1 if `is_normalized`."""
     joined = pieces.join(rows, by=mean_row)
     vectors = np.array(joined, dtype=np.float32).reshape(-1, size)[:, :dimensions]
     return unit(vectors) if is_normalized else np.ascontiguousarray(vectors)

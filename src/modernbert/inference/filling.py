@@ -102,8 +102,8 @@ def _as_word(tokenizer: Tokenizer, token_id: int, raw: str) -> str:
 def _put(text: str, place: tuple[int, int], token: str, raw: str) -> str:
     """The text with the candidate in the mask's place.
 
-    A mask that took the blank before it gives it back only to a token that begins a word; a piece ("##s") joins
-    what is before it.
+    A mask that took the blank before it gives it back only to a token that begins a word; a piece ("##s")
+    joins what is before it.
     """
     before, mask, after = text[: place[0]], text[place[0] : place[1]], text[place[1] :]
     if raw.startswith(_PIECE):

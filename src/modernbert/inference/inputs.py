@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
 
 from modernbert.errors import InputError
 
 Text = str | tuple[str, str]
-AnyText = TypeVar("AnyText", str, tuple[str, str])
 
 
 def as_text(text: str, name: str) -> str:
@@ -46,7 +45,7 @@ def as_texts_or_words(texts: Sequence[str | Sequence[str]]) -> list[str | list[s
     ]
 
 
-def lowered(texts: Sequence[AnyText]) -> list[AnyText]:
+def lowered(texts: Sequence[Text]) -> list[Text]:
     """The same texts or pairs in lower case."""
     return [text.lower() if isinstance(text, str) else (text[0].lower(), text[1].lower()) for text in texts]
 

@@ -30,10 +30,10 @@ def load(
 ) -> Model:
     """Load a model: a folder, a bundled name, or a hub id.
 
-    `dtype="auto"` is bfloat16 where the device computes in it at full speed and float32 elsewhere, whatever the
-    file stores. `backend` names the attention kernel. `parts` names the user's own part classes that the model
-    holds; `strict` makes unknown keys of a foreign config.json an error. `revision`, `token`, `cache` and
-    `offline` are for the hub.
+    `dtype="auto"` is bfloat16 where the device computes in it at full speed and float32 elsewhere, whatever
+    the file stores. `backend` names the attention kernel. `parts` names the user's own part classes that the
+    model holds; `strict` makes unknown keys of a foreign config.json an error. `revision`, `token`, `cache`
+    and `offline` are for the hub.
 
     Raises FolderError or ConfigError, which name the file and the key, and BackendError for what this machine
     has not got.

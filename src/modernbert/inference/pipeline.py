@@ -3,8 +3,8 @@
     model = modernbert.load("path-or-hub-id")
     model.embed(["a text", "another"])          # float32 [2, D]
 
-Every method takes texts, cuts them into sequences that fit, runs those in packs without padding, and puts the
-results together in the order of the input. A method that the model has no head for says what the model can do.
+Every method takes texts, cuts them into sequences that fit, runs those in packs without padding, and puts
+the results together in the order of the input. A method that the model has no head for says what it can do.
 """
 
 from __future__ import annotations
@@ -112,9 +112,7 @@ class Model:
 
     @property
     def max_length(self) -> int:
-        """The longest sequence in tokens: the folder's own limit, else the smaller of the tokenizer's and the
-        positions'.
-        """
+        """The most tokens of a sequence: the folder's limit, else the tokenizer's or the positions'."""
         if self.pretrained.settings.max_seq_length is not None:
             return self.pretrained.settings.max_seq_length
         limits = (self.tokenizer.model_max_length, self.config.encoder.max_positions)
@@ -199,7 +197,7 @@ class Model:
         return self.fill_masks([as_text(text, "the text")], top_k=top_k)[0]
 
     def fill_masks(self, texts: Sequence[str], *, top_k: int = 5) -> list[list[Fill]]:
-        """`fill_mask` for many texts at once. "[MASK]" and other special tokens in the texts count as such."""
+        """`fill_mask` for many texts at once; "[MASK]" and other special tokens in them count as such."""
         self._require("fill_masks")
         require_positive("top_k", top_k)
         module, tokenizer = cast(MaskedLanguageModel, self._module), self.tokenizer
@@ -219,8 +217,8 @@ class Model:
     ) -> list[Classification]:
         """Labels with scores for each text, or each pair of texts (premise, hypothesis).
 
-        Of a text longer than the model, the windows' logits are averaged by their tokens; of a pair, windows go
-        over the second text.
+        Of a text longer than the model, the windows' logits are averaged by their tokens; of a pair, windows
+        go over the second text.
         """
         self._require("classify")
         head = cast(ClassifyHeadConfig, self.config.head)
@@ -236,7 +234,7 @@ class Model:
         overflow: Overflow = "windows",
         max_length: int | None = None,
     ) -> list[Ranked]:
-        """The documents by how well they fit the query, best first; of a long document the best window counts.
+        """The documents by how well they fit the query, best first; a long one counts by its best window.
 
         Scores are probabilities (a sigmoid), unless the folder names another activation.
         """
@@ -250,7 +248,7 @@ class Model:
     def tag(
         self, texts: Sequence[str | Sequence[str]], *, max_length: int | None = None
     ) -> list[list[Entity]]:
-        """The entities of each text, of any length; a text may come as its words, then joined by one space."""
+        """The entities of each text, of any length; a text may come as its words."""
         self._require("tag")
         return tagging.tag_texts(
             as_texts_or_words(texts),
@@ -312,7 +310,7 @@ class Model:
     ) -> Pieces:
         listed = as_texts(texts)
         if self.pretrained.settings.lowercases:
-            prompt, listed = prompt.lower(), lowered(listed)
+            prompt, listed = prompt.lower(), [text.lower() for text in listed]
         limit = self._limit(max_length)
         return text_pieces(self.tokenizer, listed, limit=limit, overflow=overflow, prompt=prompt)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Fill:
     """A candidate for a mask.
 
-    `token` is the word as a person would write it, `raw_token` the vocabulary's entry; `score` its probability;
-    `text` the text with this candidate in place; `mask` counts the masks of the text from 0.
+    `token` is the word as a person would write it, `raw_token` the vocabulary's entry, `score` its
+    probability; `text` is the text with this candidate in place; `mask` counts the masks of the text from 0.
     """
 
     token: str
@@ -25,7 +25,8 @@ class Fill:
 class Classification:
     """The labels of a text with their scores, best first.
 
-    Scores are probabilities that sum to 1 (one label holds), probabilities each (any number hold), or values (regression).
+    Scores are probabilities that sum to 1 (one label holds), probabilities each (any number hold), or values
+    (regression).
     """
 
     scores: dict[str, float]
@@ -47,7 +48,10 @@ class Classification:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entity:
-    """A labelled stretch of a text, from character `start` up to `end`; `score` is the mean probability of its words."""
+    """A labelled stretch of a text, from character `start` up to `end`.
+
+    `score` is the mean probability of its words.
+    """
 
     label: str
     text: str
@@ -58,7 +62,7 @@ class Entity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """The stretch of the context that answers, from character `start` up to `end`; `score` is its probability."""
+    """The stretch of a context that answers, from character `start` up to `end`, with its probability."""
 
     text: str
     start: int

@@ -171,13 +171,16 @@ def _check_unread(keys: Keys, hidden_size: int) -> None:
 
 
 def _read_thetas(keys: Keys) -> dict[str, float]:
-    parameters = keys.take("rope_parameters", None, (dict, type(None))) or {}
-    if unknown := sorted(parameters.keys() - _THETAS.keys()):
+    parameters = Keys(
+        keys.take("rope_parameters", None, (dict, type(None))) or {}, f"{keys.source}: rope_parameters"
+    )
+    if unknown := sorted(parameters.raw.keys() - _THETAS.keys()):
         raise ConfigError(
             f"{keys.source}: rope_parameters has {', '.join(unknown)}; known are {FULL!r} and {SLIDING!r}"
         )
     thetas = {
-        layer_type: _read_theta(keys, layer_type, parameters.get(layer_type) or {}) for layer_type in _THETAS
+        layer_type: _read_theta(keys, layer_type, parameters.take(layer_type, None, (dict, type(None))) or {})
+        for layer_type in _THETAS
     }
     # the research code writes a local theta of null for "as the global one"
     everywhere = _THETAS[FULL] if thetas[FULL] is None else thetas[FULL]

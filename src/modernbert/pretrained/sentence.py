@@ -7,6 +7,7 @@ Both generations are read. What an older reader can express is written in the ol
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,10 +24,11 @@ from modernbert.heads.pooling import POOLINGS
 from modernbert.pretrained.weights import SINGLE_FILE, read_file, read_json
 
 MODULES_FILE = "modules.json"
+# In the order in which several of them stand side by side.
 _OLD_POOLING = {
     "cls": "pooling_mode_cls_token",
-    "mean": "pooling_mode_mean_tokens",
     "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
     "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
@@ -39,6 +41,7 @@ _ACTIVATIONS = {
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
     "silu": "torch.nn.modules.activation.SiLU",
 }
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize", "MultiVectorMask")
 _NEW_TYPES = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
     "Dense": "sentence_transformers.base.modules.dense.Dense",
@@ -68,7 +71,8 @@ def read_settings(folder: Path, config: Mapping[str, Any]) -> TextSettings:
     own = read_json(folder / "config_sentence_transformers.json") if has_settings(folder) else {}
     transformer_file = folder / "sentence_bert_config.json"
     transformer = read_json(transformer_file) if transformer_file.exists() else {}
-    activation = own.get("activation_fn") or (config.get("sentence_transformers") or {}).get("activation_fn")
+    in_config = (config.get("sentence_transformers") or {}).get("activation_fn")
+    activation = own.get("activation_fn") or in_config or config.get("sbert_ce_default_activation_function")
     return TextSettings(
         prompts=own.get("prompts") or {},
         default_prompt=own.get("default_prompt_name"),
@@ -95,7 +99,9 @@ def read_modules(folder: Path) -> tuple[HeadPart | None, dict[str, Tensor]]:
     tensors: dict[str, Tensor] = {}
     dense: list[DenseConfig] = []
     is_normalized = False
-    for module in _read_list(folder / MODULES_FILE):
+    modules = _read_list(folder / MODULES_FILE)
+    _check_order(modules, folder / MODULES_FILE)
+    for module in modules:
         kind, path = str(module.get("type", "")).rsplit(".", 1)[-1], folder / str(module.get("path", ""))
         if kind == "Pooling":
             head = _read_pooling(read_json(path / "config.json"), path)
@@ -160,11 +166,12 @@ def _write_embed(
         ("sentence_transformers.models.Transformer", ""),
         ("sentence_transformers.models.Pooling", "1_Pooling"),
     ]
-    pooling = {key: mode in head.poolings for mode, key in _OLD_POOLING.items()}
-    _write_json(
-        folder / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": size, **pooling, "include_prompt": head.pools_prompt},
-    )
+    if list(head.poolings) == [mode for mode in _OLD_POOLING if mode in head.poolings]:
+        modes = {key: mode in head.poolings for mode, key in _OLD_POOLING.items()}
+        pooling = {"word_embedding_dimension": size, **modes}
+    else:  # an order that the older form has no words for
+        pooling = {"embedding_dimension": size, "pooling_mode": list(head.poolings)}
+    _write_json(folder / "1_Pooling" / "config.json", {**pooling, "include_prompt": head.pools_prompt})
     in_features = size * len(head.poolings)
     for i, layer in enumerate(head.dense):
         path = f"{len(modules)}_Dense"
@@ -202,7 +209,7 @@ def _write_token_embed(
 def _read_pooling(config: Mapping[str, Any], path: Path) -> EmbedHeadConfig:
     mode = config.get("pooling_mode")
     if mode is None:
-        poolings = tuple(mode for mode, key in _OLD_POOLING.items() if config.get(key))
+        poolings = tuple(mode for mode, key in _OLD_POOLING.items() if config.get(key)) or ("mean",)
     else:
         poolings = tuple(mode) if isinstance(mode, list) else (str(mode),)
     if not poolings or any(mode not in POOLINGS for mode in poolings):
@@ -220,6 +227,8 @@ def _read_dense(path: Path) -> tuple[DenseConfig, dict[str, Tensor]]:
     layer = DenseConfig(
         out_features=config["out_features"], has_bias=bool(config.get("bias", True)), activation=activation
     )
+    if config.get("use_residual"):
+        raise FolderError(f"{path / 'config.json'} adds its input to its output (use_residual), which is not supported")
     tensors = read_file(path / SINGLE_FILE)
     return layer, {name.removeprefix("linear."): tensor for name, tensor in tensors.items()}
 
@@ -247,6 +256,17 @@ def _write_dense(
     prefix = f"dense.{index}."
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}, path / SINGLE_FILE)
+
+
+def _check_order(modules: list[Mapping[str, Any]], path: Path) -> None:
+    """Refuse a chain that does not run as ours does; a module of an unknown kind is named by the caller."""
+    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
+    chain = "".join(f"{kind} " for kind in kinds if kind in _KINDS)
+    if not re.fullmatch(r"Transformer (Pooling )?(Dense )*((MultiVectorMask|Normalize) )*", chain):
+        raise FolderError(
+            f"{path} has its modules in an order that is not supported: {', '.join(kinds)}; supported is Transformer, "
+            "then Pooling, then Dense layers, then Normalize"
+        )
 
 
 def _refuse_masks(config: Mapping[str, Any], path: Path) -> None:

@@ -117,9 +117,10 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
         raise FolderError(
             f"{folder / INDEX_FILE} has no 'weight_map'; it is not an index of safetensors shards"
         )
+    _check_names(folder / INDEX_FILE, weight_map)
     tensors: dict[str, Tensor] = {}
     for file_name in sorted(set(weight_map.values())):
-        tensors |= read_file(_inside(folder, str(file_name)))
+        tensors |= read_file(folder / file_name)
     if missing := sorted(weight_map.keys() - tensors.keys()):
         raise WeightsError(f"{folder}: the index promises tensors that no shard holds: {_some(missing)}")
     return tensors
@@ -131,17 +132,22 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FolderError(f"{path} does not exist; found beside it: {_listing(path.parent)}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise FolderError(f"{path} cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FolderError(f"{path} is not JSON ({error}); a cut download, or another kind of file") from error
     if not isinstance(data, dict):
         raise FolderError(f"{path} must hold a JSON object, found {type(data).__name__}")
     return data
 
 
-def _inside(folder: Path, name: str) -> Path:
-    if Path(name).name != name:
-        raise FolderError(f"{folder / INDEX_FILE} names a shard outside its folder: {name!r}")
-    return folder / name
+def _check_names(index: Path, weight_map: Mapping[str, object]) -> None:
+    """Only names of files in the same folder: an index must not lead the reader elsewhere."""
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str):
+            raise FolderError(f"{index} must name a file for each tensor; for {tensor!r} it has {name!r}")
+        if Path(name).name != name or name in ("", ".."):
+            raise FolderError(f"{index} names a shard outside its folder: {name!r}")
 
 
 def _shards(tensors: dict[str, Tensor], shard_bytes: int) -> list[dict[str, Tensor]]:

@@ -1,0 +1,71 @@
+"""The command as a process of its own: what it imports, terminals, pipes."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "numpy", "tokenizers", "safetensors", "huggingface_hub", "matplotlib")
+
+
+def command(*args, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-m", "modernbert", *args], capture_output=True, text=True, check=False, **kwargs
+    )
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["embed", "--help"], ["info", "--help"]])
+def test_help_imports_nothing_heavy(args):
+    code = (
+        "import atexit, sys; from modernbert.cli import main\n"
+        f"atexit.register(lambda: print('heavy:', [m for m in {HEAVY!r} if m in sys.modules]))\n"
+        "main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("heavy: []\n")
+
+
+def test_the_package_runs_as_a_module():
+    assert command("--version").stdout.startswith("modernbert, version ")
+
+
+@pytest.mark.parametrize(
+    ("args", "awaited"),
+    [
+        (["embed", "--model", "any"], "no texts: pass them as arguments, with --file, or pipe them in"),
+        (["answer", "who", "--model", "any"], "no context: pass --context"),
+    ],
+)
+def test_a_terminal_is_not_waited_at_in_silence(args, awaited):
+    ours, theirs = pty.openpty()
+    try:
+        result = command(*args, stdin=theirs, timeout=60)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert result.returncode == 2
+    assert awaited in result.stderr
+
+
+def test_a_closed_pipe_is_quiet(folders, tmp_path):
+    lines = tmp_path / "lines.txt"
+    lines.write_text("rain\n" * 3000)
+    call = [
+        sys.executable,
+        "-m",
+        "modernbert",
+        "embed",
+        "--file",
+        lines,
+        "--json",
+        "--model",
+        folders["embed"],
+    ]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b'{"text": "rain"')
+        process.stdout.close()
+        assert process.stderr.read() == b""
