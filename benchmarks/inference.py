@@ -1,8 +1,8 @@
 """Our encoder beside transformers' ModernBERT: real tokens per second, and how near both come to the roof.
 
-Both hold the same random ModernBERT-base weights and run in one process, in turns, with the same threads, each
-at its best dtype. Unless their hidden states agree, the run ends. Padding is work for transformers but never
-counts as tokens. A table goes to stdout, progress to stderr, results to results/inference-PROCESSOR.json, .png.
+Both hold the same random ModernBERT-base weights and run in one process, in turns, with the same threads, each at
+its best dtype. Unless their hidden states agree, the run ends. Padding is work for transformers but never
+counts as tokens. A table goes to stdout, progress to stderr, results to results/inference-PROCESSOR.*
 
     python benchmarks/inference.py             about ten minutes on two cores
     python benchmarks/inference.py --quick     the short cases, under two minutes; writes only with --out
@@ -284,7 +284,7 @@ def agreement(packed: Tensor, padded: Tensor, sequences: list[list[int]], *, is_
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The roof: the best rate, in FLOP/s, of any product of the model's shapes, weights packed if it helps."""
+    """The roof: the best rate, in FLOP/s, of any product of the model's shapes, weights packed or not."""
     best = 0.0
     for inputs, outputs in sorted(set(PRODUCTS)):
         weight = torch.randn(outputs, inputs, device=device).to(dtype)

@@ -2,8 +2,8 @@
 
     python examples/demo.py
 
-The model is all-MiniLM-L6-v2 (90 MB, from PyPI), run on the processor. Prints what it is, and for each question the passages
-that come closest in meaning; draws the cosines behind that to demo/similarity.png.
+The model is all-MiniLM-L6-v2 (90 MB, from PyPI), run on the processor. Prints what it is, and for each
+question the passages that come closest in meaning; draws the cosines behind that to demo/similarity.png.
 """
 
 import re

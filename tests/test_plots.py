@@ -17,6 +17,12 @@ def test_a_heat_map_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_grid_too_large_for_labels_is_drawn_without(tmp_path):
+    labels = [f"text {i}" for i in range(300)]
+    similarity_heatmap(np.eye(300), labels, labels, tmp_path / "map.png")
+    assert 10_000 < (tmp_path / "map.png").stat().st_size < 1_000_000
+
+
 def test_labels_must_fit_the_matrix(tmp_path):
     with pytest.raises(InputError, match="each row and column needs a label"):
         similarity_heatmap(np.ones((2, 3)), ["a", "b"], ["a", "b"], tmp_path / "map.png")

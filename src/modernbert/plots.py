@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-MOST_VALUES = 900  # cells; a value in each of more than these is too small to read
+MOST_LABELS = 40  # rows or columns; of more than these, neither labels nor values could be read
+MOST_LEVEL_LABELS = 6  # columns; the labels of more than these stand aslant
 INK, GRID = "#1f2933", "#ffffff"
 _DOTS_PER_INCH = 150
 
@@ -27,7 +28,8 @@ def similarity_heatmap(
 ) -> None:
     """Draw cosines as a grid, `labels_a` down the side and `labels_b` along the top, into a PNG file.
 
-    Each cell holds its value, in grids of up to MOST_VALUES cells. Raises ModernBertError without matplotlib.
+    Each cell holds its value; a grid of more than MOST_LABELS rows or columns has colours alone.
+    Raises ModernBertError without matplotlib.
     """
     num_rows, num_columns = len(labels_a), len(labels_b)
     if matrix.shape != (num_rows, num_columns) or matrix.size == 0:
@@ -35,26 +37,36 @@ def similarity_heatmap(
             f"each row and column needs a label: the matrix is {matrix.shape}, the labels are {num_rows} and "
             f"{num_columns}"
         )
-    figure = _new_figure(width=4.2 + 1.05 * num_columns, height=2.4 + 0.62 * num_rows)
+    is_legible, is_level = max(num_rows, num_columns) <= MOST_LABELS, num_columns <= MOST_LEVEL_LABELS
+    width = 4.4 + (1.7 if is_level else 0.85) * num_columns
+    height = (1.6 if is_level else 2.8) + 0.62 * num_rows
+    figure = _new_figure(width, height) if is_legible else _new_figure(10.0, 9.0)
     axes = figure.add_subplot()
-    lowest = min(0.0, float(matrix.min()))
-    image = axes.imshow(
-        matrix, cmap=_light_colours(), vmin=lowest, vmax=max(1.0, float(matrix.max())), aspect="auto"
-    )
-    # a dollar sign in a text begins no formula
-    axes.set_yticks(range(num_rows), [_wrapped(text, 36) for text in labels_a], parse_math=False)
-    axes.set_xticks(range(num_columns), [_wrapped(text, 24) for text in labels_b], parse_math=False)
-    axes.tick_params(axis="x", labeltop=True, labelbottom=False, rotation=40)
-    for label in axes.get_xticklabels():
-        label.set(ha="left", va="bottom", rotation_mode="anchor")
-    _rule(axes, num_rows, num_columns)
-    if matrix.size <= MOST_VALUES:
-        for row in range(num_rows):
-            for column in range(num_columns):
-                value = f"{matrix[row, column]:.2f}"
-                axes.text(column, row, value, ha="center", va="center", color=INK, fontsize=10)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="cosine").outline.set_visible(False)
+    lowest, highest = min(0.0, float(matrix.min())), max(1.0, float(matrix.max()))
+    image = axes.imshow(matrix, cmap=_light_colours(), vmin=lowest, vmax=highest, aspect="auto")
+    figure.colorbar(image, ax=axes, pad=0.02, aspect=30, label="cosine").outline.set_visible(False)
+    if is_legible:
+        _write_labels(axes, labels_a, labels_b, is_level)
+        _write_values(axes, matrix)
     _save(figure, path)
+
+
+def _write_labels(axes: Axes, labels_a: Sequence[str], labels_b: Sequence[str], is_level: bool) -> None:
+    # a dollar sign in a text begins no formula
+    axes.set_yticks(range(len(labels_a)), [_wrapped(text, 36, 3) for text in labels_a], parse_math=False)
+    columns = [_wrapped(text, 19, 6) if is_level else _wrapped(text, 26, 2) for text in labels_b]
+    axes.set_xticks(range(len(labels_b)), columns, parse_math=False)
+    axes.tick_params(axis="x", labeltop=True, labelbottom=False, rotation=0 if is_level else 45)
+    if not is_level:
+        for label in axes.get_xticklabels():
+            label.set(ha="left", va="bottom", rotation_mode="anchor")
+    _rule(axes, len(labels_a), len(labels_b))
+
+
+def _write_values(axes: Axes, matrix: Float[np.ndarray, "A B"]) -> None:
+    for row, values in enumerate(matrix.tolist()):
+        for column, value in enumerate(values):
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=INK, fontsize=10)
 
 
 def _new_figure(width: float, height: float) -> Figure:
@@ -73,7 +85,7 @@ def _light_colours() -> Colormap:
     """White to a light blue, on which dark numbers are read at both ends."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("light", ["#fbfcfd", "#d6e6f2", "#8fbfe0"])
+    return LinearSegmentedColormap.from_list("light", ["#f9fbfd", "#c9e0f0", "#6db0dc"])
 
 
 def _rule(axes: Axes, num_rows: int, num_columns: int) -> None:
@@ -86,8 +98,8 @@ def _rule(axes: Axes, num_rows: int, num_columns: int) -> None:
         spine.set_visible(False)
 
 
-def _wrapped(text: str, width: int) -> str:
-    return textwrap.fill(text, width, max_lines=3, placeholder=" ...")
+def _wrapped(text: str, width: int, num_lines: int) -> str:
+    return textwrap.fill(text, width, max_lines=num_lines, placeholder=" ...")
 
 
 def _save(figure: Figure, path: Path) -> None:

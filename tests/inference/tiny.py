@@ -140,7 +140,7 @@ def tiny_bert(vocab_size: int) -> EncoderConfig:
     )
 
 
-def byte_level() -> Tokenizer:
+def byte_level(*, template: bool = True) -> Tokenizer:
     """ModernBERT's kind: blanks belong to the word behind them, and the mask takes the one before it."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -153,7 +153,7 @@ def byte_level() -> Tokenizer:
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.add_special_tokens([AddedToken("[MASK]", lstrip=True)])
-    return finished(tokenizer)
+    return finished(tokenizer) if template else Tokenizer({"tokenizer.json": tokenizer.to_str().encode()})
 
 
 def word_piece() -> Tokenizer:

@@ -64,7 +64,11 @@ def their_model(family: str, head: str, **settings: Any) -> transformers.PreTrai
 
 def texts(family: str, side: str = "right", num_types: int = 2, **settings: Any) -> Texts:
     return random_texts(
-        LENGTHS, vocab_size=VOCAB_SIZE, side=side, num_types=num_types, **{"pad_id": PAD_ID[family], **settings}
+        LENGTHS,
+        vocab_size=VOCAB_SIZE,
+        side=side,
+        num_types=num_types,
+        **{"pad_id": PAD_ID[family], **settings},
     )
 
 
@@ -135,7 +139,9 @@ SETTINGS = {
 def test_odd_settings_give_their_numbers_both_ways(family: str, name: str, tmp_path: Path):
     settings = SETTINGS[name]
     batch = texts(
-        family, num_types=settings.get("type_vocab_size", 2), pad_id=settings.get("pad_token_id", PAD_ID[family])
+        family,
+        num_types=settings.get("type_vocab_size", 2),
+        pad_id=settings.get("pad_token_id", PAD_ID[family]),
     )
     assert_same_both_ways(their_model(family, "ForMaskedLM", **settings), batch, tmp_path)
 
@@ -180,7 +186,11 @@ def test_the_head_of_the_next_sentence_task_is_kept(tmp_path: Path):
     theirs.save_pretrained(tmp_path / "theirs")
     read = read_folder(tmp_path / "theirs")
     batch = texts("bert")
-    inputs = {"input_ids": batch.token_ids, "attention_mask": batch.is_real, "token_type_ids": batch.token_types}
+    inputs = {
+        "input_ids": batch.token_ids,
+        "attention_mask": batch.is_real,
+        "token_type_ids": batch.token_types,
+    }
     with torch.no_grad():
         expected = theirs(**inputs)
     ours = our_numbers(read, batch.packed, has_scores=True)
@@ -201,7 +211,9 @@ def test_names_of_the_oldest_files_are_read(tmp_path: Path):
     theirs = their_model("bert", "ForMaskedLM")
     theirs.save_pretrained(tmp_path)
     tensors = {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
         for name, tensor in load_file(tmp_path / "model.safetensors").items()
     }
     tensors["bert.embeddings.position_ids"] = torch.arange(64)[None]

@@ -323,7 +323,10 @@ WRONG = {
         {"architectures": ["ModernBertForTokenClassification"], "id2label": {"0": "a", "2": "b"}},
         "'id2label' must number its labels 0 to 1",
     ),
-    "architecture": ({"architectures": ["ModernBertForCausalLM"]}, "'ModernBertForCausalLM' is not supported"),
+    "architecture": (
+        {"architectures": ["ModernBertForCausalLM"]},
+        "'ModernBertForCausalLM' is not supported",
+    ),
     "no_heads": ({"num_attention_heads": 0}, "num_heads must be a whole number above 0"),
     "padding_outside": ({"pad_token_id": 16}, "pad_token_id 16"),
 }
@@ -412,7 +415,9 @@ def test_both_generations_of_keys_are_written():
 HEADS: Mapping[str, HeadPart] = {
     "none": EmbedHeadConfig(),
     "mlm": MlmHeadConfig(is_tied=False, has_decoder_bias=False),
-    "classify": ClassifyHeadConfig(labels=("x", "y", "z"), problem="multi_label", pooling="cls", dropout=0.25),
+    "classify": ClassifyHeadConfig(
+        labels=("x", "y", "z"), problem="multi_label", pooling="cls", dropout=0.25
+    ),
     "tag": TagHeadConfig(labels=("O", "B"), transform=TransformConfig(has_bias=True, activation="relu")),
     "span": SpanHeadConfig(dropout=0.5),
 }
@@ -480,7 +485,13 @@ def changed(pretrained: Pretrained, **changes: Any) -> Pretrained:
 
 
 def test_what_came_with_a_folder_goes_back_with_it(tmp_path: Path):
-    came = {**OLDER, "classifier_pooling": "mean", "_name_or_path": "x", "sep_token_id": 3, "local_attention": 8}
+    came = {
+        **OLDER,
+        "classifier_pooling": "mean",
+        "_name_or_path": "x",
+        "sep_token_id": 3,
+        "local_attention": 8,
+    }
     pretrained = folder_of(came, tmp_path / "one")
     write_folder(tmp_path / "two", pretrained)
     written = json.loads((tmp_path / "two/config.json").read_text())
@@ -497,7 +508,9 @@ def test_a_pattern_that_was_changed_leaves_no_older_key(tmp_path: Path):
 
 def test_a_head_that_was_changed_leaves_no_labels(tmp_path: Path):
     labels = {"id2label": {str(i): f"l{i}" for i in range(5)}, "num_labels": 5, "problem_type": "regression"}
-    pretrained = folder_of({**OLDER, **labels, "architectures": ["ModernBertForSequenceClassification"]}, tmp_path)
+    pretrained = folder_of(
+        {**OLDER, **labels, "architectures": ["ModernBertForSequenceClassification"]}, tmp_path
+    )
     write_folder(tmp_path, changed(pretrained, head=SpanHeadConfig()))
     written = json.loads((tmp_path / "config.json").read_text())
     assert not written.keys() & {"id2label", "label2id", "num_labels", "problem_type"}
@@ -535,5 +548,7 @@ def test_token_ids_are_null_where_no_tokenizer_tells_them(tmp_path: Path):
 
 def test_a_folder_of_a_kind_that_is_not_supported_says_which_are(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "deberta-v2"}))
-    with pytest.raises(ConfigError, match=r"'deberta-v2' is not supported; supported are modernbert, bert, roberta"):
+    with pytest.raises(
+        ConfigError, match=r"'deberta-v2' is not supported; supported are modernbert, bert, roberta"
+    ):
         read_folder(tmp_path)

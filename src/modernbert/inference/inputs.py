@@ -40,7 +40,7 @@ def as_texts_or_pairs(texts: Sequence[Text]) -> list[str] | list[tuple[str, str]
 def as_texts_or_words(texts: Sequence[str | Sequence[str]]) -> list[str | list[str]]:
     """A list whose members are texts, or the words of one."""
     return [
-        text if isinstance(text, str) else [_checked(word, f"text {i}: word") for word in _as_list(text)]
+        text if isinstance(text, str) else _as_words(text, f"text {i}")
         for i, text in enumerate(_as_list(texts))
     ]
 
@@ -71,6 +71,10 @@ def _as_pair(pair: object, index: int) -> tuple[str, str]:
     if len(texts) != 2:
         raise InputError(f"input {index} has {len(texts)} texts; a pair has two")
     return _checked(texts[0], f"text 0 of pair {index}"), _checked(texts[1], f"text 1 of pair {index}")
+
+
+def _as_words(words: object, what: str) -> list[str]:
+    return [_checked(word, f"{what}: word {i}") for i, word in enumerate(_as_list(words))]
 
 
 def _checked(text: object, what: str) -> str:

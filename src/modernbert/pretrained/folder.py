@@ -47,7 +47,8 @@ _CARRIED = re.compile(
 # Keys that are written anew wherever they still hold; an old value could contradict the others.
 _SET_ANEW = frozenset(
     "attention_out_dropout dtype global_attn_every_n_layers head_dim id2label label2id layer_norm_eps num_labels "
-    "problem_type sliding_window transformers_version".split()
+    "problem_type sbert_ce_default_activation_function sentence_transformers sliding_window "
+    "transformers_version".split()
 )
 # Buffers that older releases wrote; they follow from the configuration.
 _DERIVED = re.compile(r".*(position_ids|inv_freq)")
@@ -237,7 +238,8 @@ def _to_write(model: Pretrained, layout: str) -> tuple[dict[str, Any], dict[str,
         return _own_config(model), tensors
     family = _family_named(config["model_type"], "the model")
     config["dtype"] = config["torch_dtype"] = str(_main_dtype(tensors)).removeprefix("torch.")
-    return _special_ids(model.tokenizer) | config, family.to_theirs(model.config, tensors | dict(model.carried))
+    config = _special_ids(model.tokenizer) | config | sentence.config_keys(model.settings)
+    return config, family.to_theirs(model.config, tensors | dict(model.carried))
 
 
 def _foreign_config(config: ModelConfig, foreign: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:

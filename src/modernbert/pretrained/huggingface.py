@@ -156,7 +156,8 @@ def _read_eps(keys: Keys) -> float:
     eps = keys.take("norm_eps", 1e-5)
     if keys.take("layer_norm_eps", eps) != eps:
         keys.contradiction(
-            f"layer_norm_eps={keys.raw['layer_norm_eps']}", f"norm_eps={eps}, which is what transformers takes"
+            f"layer_norm_eps={keys.raw['layer_norm_eps']}",
+            f"norm_eps={eps}, which is what transformers takes",
         )
     return eps
 
@@ -167,7 +168,9 @@ def _check_unread(keys: Keys, hidden_size: int) -> None:
     keys.take("position_embedding_type", None, object)
     head_dim = hidden_size // keys.take("num_attention_heads", 12)
     if keys.take("head_dim", head_dim, (int, type(None))) not in (head_dim, None):
-        keys.contradiction(f"head_dim={keys.raw['head_dim']}", f"hidden_size / num_attention_heads is {head_dim}")
+        keys.contradiction(
+            f"head_dim={keys.raw['head_dim']}", f"hidden_size / num_attention_heads is {head_dim}"
+        )
 
 
 def _read_thetas(keys: Keys) -> dict[str, float]:
@@ -183,16 +186,18 @@ def _read_thetas(keys: Keys) -> dict[str, float]:
         for layer_type in _THETAS
     }
     # the research code writes a local theta of null for "as the global one"
-    everywhere = _THETAS[FULL] if thetas[FULL] is None else thetas[FULL]
-    nearby = everywhere if thetas[SLIDING] is None else thetas[SLIDING]
-    return {FULL: float(everywhere), SLIDING: float(nearby)}
+    everywhere, nearby = thetas[FULL], thetas[SLIDING]
+    everywhere = _THETAS[FULL] if everywhere is None else everywhere
+    return {FULL: float(everywhere), SLIDING: float(everywhere if nearby is None else nearby)}
 
 
 def _read_theta(keys: Keys, layer_type: str, parameters: Mapping[str, Any]) -> float | None:
     """The theta of one kind of layer, from the newer key or the older one."""
     old_name = _OLD_THETAS[layer_type]
     old = keys.take(old_name, _THETAS[layer_type], (float, type(None)))
-    changing = {name: value for name, value in parameters.items() if name not in ("rope_theta", "rope_type", "type")}
+    changing = {
+        name: value for name, value in parameters.items() if name not in ("rope_theta", "rope_type", "type")
+    }
     if parameters.get("rope_type", parameters.get("type", "default")) != "default" or changing:
         raise ConfigError(
             f"{keys.source}: rope_parameters[{layer_type!r}]={parameters} asks for scaled rotary positions, which are "

@@ -98,7 +98,7 @@ def read_modules(folder: Path) -> tuple[HeadPart | None, dict[str, Tensor]]:
     head: EmbedHeadConfig | TokenEmbedHeadConfig | None = None
     tensors: dict[str, Tensor] = {}
     dense: list[DenseConfig] = []
-    is_normalized = False
+    is_normalized, has_mask = False, False
     modules = _read_list(folder / MODULES_FILE)
     _check_order(modules, folder / MODULES_FILE)
     for module in modules:
@@ -113,16 +113,24 @@ def read_modules(folder: Path) -> tuple[HeadPart | None, dict[str, Tensor]]:
             is_normalized = True
         elif kind == "MultiVectorMask":
             _refuse_masks(read_json(path / "config.json"), path)
+            has_mask = True
         elif kind not in ("Transformer", "Dropout"):
             raise FolderError(
                 f"{folder / MODULES_FILE} names a module of type {module.get('type')!r}, which is not supported; "
                 "supported are Transformer, Pooling, Dense, Normalize, Dropout and MultiVectorMask"
             )
     if head is None:
-        if not dense and not is_normalized:
+        if not dense and not is_normalized and not has_mask:
             return None, {}
         head = TokenEmbedHeadConfig()
     return replace(head, dense=tuple(dense), is_normalized=is_normalized), tensors
+
+
+def config_keys(settings: TextSettings) -> dict[str, Any]:
+    """What the settings add to config.json, where Sentence Transformers looks for a reranker's activation."""
+    if settings.activation is None:
+        return {}
+    return {"sentence_transformers": {"activation_fn": _ACTIVATIONS[settings.activation]}}
 
 
 def write_modules(
@@ -228,7 +236,9 @@ def _read_dense(path: Path) -> tuple[DenseConfig, dict[str, Tensor]]:
         out_features=config["out_features"], has_bias=bool(config.get("bias", True)), activation=activation
     )
     if config.get("use_residual"):
-        raise FolderError(f"{path / 'config.json'} adds its input to its output (use_residual), which is not supported")
+        raise FolderError(
+            f"{path / 'config.json'} adds its input to its output (use_residual), which is not supported"
+        )
     tensors = read_file(path / SINGLE_FILE)
     return layer, {name.removeprefix("linear."): tensor for name, tensor in tensors.items()}
 
