@@ -1,8 +1,8 @@
 """Our encoder beside transformers' ModernBERT: real tokens per second, and how near both come to the roof.
 
 Both hold the same random ModernBERT-base weights and run in one process, in turns, with the same threads, each at
-its best dtype. Unless their hidden states agree, the run ends. Padding is work for transformers but never
-counts as tokens. A table goes to stdout, progress to stderr, results to results/inference-PROCESSOR.*
+its best dtype. Unless their hidden states agree, the run ends. Padding is work for transformers but never counts
+as tokens. A table goes to stdout, progress to stderr, results to results/inference-PROCESSOR.json and .png.
 
     python benchmarks/inference.py             about ten minutes on two cores
     python benchmarks/inference.py --quick     the short cases, under two minutes; writes only with --out
@@ -439,10 +439,9 @@ def draw(results: Sequence[Result], contest: Contest, path: Path) -> None:
     axes.set_ylabel("real tokens per second")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=11)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=11, borderpad=0)
     figure.suptitle(chart_title(contest, results), fontsize=12, x=0.02, ha="left", color="#24292f")
-    plt.setp(axes.get_xticklabels(), fontsize=11)
     figure.savefig(path, facecolor="white")
     plt.close(figure)
 

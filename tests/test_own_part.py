@@ -93,10 +93,6 @@ class CountingNorm(nn.Module):
         return x * self.ramp + self.shift
 
 
-@pytest.mark.xfail(
-    raises=NotImplementedError,
-    reason="pretrained.folder builds on the meta device, where a buffer that is not saved keeps no numbers",
-)
 def test_buffers_of_an_own_part_are_there_after_loading(example, tmp_path):
     torch.manual_seed(0)
     config = example["own_config"]()

@@ -221,3 +221,11 @@ def test_dropout_of_a_head_acts_in_training_only(head):
 def test_a_setting_that_makes_no_sense_is_an_error_that_says_so(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_dense_layers_work_in_whatever_format_the_model_is_moved_to():
+    config = EmbedHeadConfig(dense=(DenseConfig(out_features=3),), is_normalized=True)
+    module = ModelConfig(encoder=small_config(), head=config).build().to(torch.bfloat16)
+    vectors = module(BATCH)
+    assert vectors.dtype == torch.float32
+    assert vectors.isfinite().all()

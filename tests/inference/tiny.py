@@ -41,6 +41,7 @@ CORPUS = [
     "The woman from New York worked as a lawyer ; the man worked as a mechanic .",
     "Paris is the capital of France, and Sofia the capital of Bulgaria.",
     "query: what is the capital of France? document: the capital is Paris",
+    "0 1 2 3 4 5 6 7 8 9 0123456789",
 ]
 HEADS: Mapping[str, HeadPart] = {
     "mlm": MlmHeadConfig(),

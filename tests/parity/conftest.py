@@ -14,5 +14,5 @@ def _no_progress_bars() -> None:
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sentence Transformers asks the hub about every folder that it saves or loads, and waits for an answer."""
+    """Sentence Transformers asks the hub about every folder that it saves or loads, and waits."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

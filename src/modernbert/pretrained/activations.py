@@ -23,7 +23,7 @@ _OURS: Mapping[str, str] = {
 # What transformers knows by our name, or by the one given here.
 _THEIRS: Mapping[str, str] = {"gelu_tanh": "gelu_pytorch_tanh", "identity": "linear"} | {
     name: name
-    for name in "gelu hardswish leaky_relu mish prelu quick_gelu relu relu2 relu6 sigmoid silu tanh".split()
+    for name in "gelu hardswish leaky_relu mish prelu quick_gelu relu relu2 relu6 sigmoid silu tanh".split()  # noqa: SIM905
 }
 
 

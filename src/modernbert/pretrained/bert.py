@@ -1,7 +1,8 @@
 """BERT, RoBERTa and XLM-RoBERTa folders, read into and written from the same parts as ModernBERT.
 
-The three differ from each other in where positions start, in the names of their heads and in little else. Their files hold
-queries, keys and values as three matrices, which are laid on top of each other in our `Wqkv`.
+The three differ from each other in where positions start, in the names of their heads and in little else.
+Their files hold queries, keys and values as three matrices, which are laid on top of each other in our
+`Wqkv`.
 """
 
 from __future__ import annotations
@@ -248,7 +249,7 @@ XLM_ROBERTA = _family("xlm-roberta", "roberta", "XLMRoberta")
 
 
 def _read_positions(style: str, keys: Keys, pad_token_id: int | None) -> LearnedPositionsConfig:
-    """RoBERTa counts positions from the row behind that of the padding token, and its size counts the unused rows."""
+    """RoBERTa counts positions from the row behind the padding token's, and its size counts unused rows."""
     rows = keys.take("max_position_embeddings", 512)
     offset = 0 if style == "bert" else (pad_token_id or 0) + 1
     if rows <= offset:
@@ -313,7 +314,7 @@ def _modern_name(name: str) -> str:
 
 
 def _names(style: str, model: ModelConfig, prefix: str) -> Iterator[tuple[str, list[str]]]:
-    """Our name beside theirs, three of them for Wqkv; `prefix` is what stands before the encoder in the file."""
+    """Our name beside theirs, three of them for Wqkv; `prefix` stands before the encoder's in the file."""
     kind = kind_of(model.head)
     for ours, theirs in _EMBEDDINGS.items():
         for value in ("weight", "bias") if ours == "norm" else ("weight",):

@@ -1,4 +1,4 @@
-"""What a kind of foreign model folder is: how its config.json reads and writes, and how its tensors are called."""
+"""A kind of foreign model folder: how its config.json reads and writes, and how its tensors are called."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from modernbert.pretrained.keys import Keys, label_keys, labels_from
 
 
 class NotExpressible(Exception):
-    """A model that a family's config.json has no words for; the message says which part. Never reaches a user."""
+    """A family's config.json has no words for the model; the message says which part. Users never meet it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
     """A foreign kind of folder, named by its `model_type`.
 
-    `read` takes the keys and the kind of head and gives the model; `write` gives the keys, or raises NotExpressible.
-    `to_ours` renames the tensors of a file to the parameters of our module, `to_theirs` does the reverse.
+    `read` takes the keys and the kind of head and gives the model; `write` gives the keys, or raises
+    NotExpressible. `to_ours` renames the tensors of a file to the parameters of our module, `to_theirs` does
+    the reverse.
     """
 
     model_type: str
@@ -85,7 +86,7 @@ def kind_of(head: HeadPart) -> str:
 
 
 def architecture(family: Family, head: HeadPart, foreign: Mapping[str, Any]) -> str:
-    """transformers' class for this head, such as ModernBertForMaskedLM; of several the one that the model came from."""
+    """transformers' class for this head; of several the one that the model came from."""
     kind = kind_of(head)
     names = [family.class_prefix + ending for ending, known in HEAD_KINDS.items() if known == kind]
     given = foreign.get("architectures") or names
@@ -121,12 +122,12 @@ def labels_of(keys: Keys) -> tuple[str, ...]:
 
 
 def drop_tied_decoder(tensors: dict[str, Tensor], name: str) -> None:
-    """Take away the decoder's matrix that a tied model's file repeats; WeightsError where it is another one."""
+    """Take away the decoder that a tied model's file repeats; WeightsError where it is another matrix."""
     decoder, embeddings = tensors.pop(name, None), tensors.get("model.embeddings.tok_embeddings.weight")
     if decoder is not None and embeddings is not None and not torch.equal(decoder, embeddings):
         raise WeightsError(
-            f"config.json says tie_word_embeddings=true, but the weights hold a {name} that is not the token embeddings; "
-            "set tie_word_embeddings to false, or take the decoder out of the file"
+            f"config.json says tie_word_embeddings=true, but the weights hold a {name} that is not the token "
+            "embeddings; set tie_word_embeddings to false, or take the decoder out of the file"
         )
 
 

@@ -1,12 +1,13 @@
 """Model folders: everything a model is, read from one and written to one.
 
-    config.json                        what the model is; ours, or ModernBERT's, BERT's, RoBERTa's, XLM-RoBERTa's
+    config.json                        what the model is; ours, or ModernBERT's, BERT's or a RoBERTa's
     model.safetensors                  its tensors, or shards with an index
     tokenizer.json and its companions  byte for byte as they came
     modules.json, 1_Pooling, ...       the layout of Sentence Transformers, for embedding models
 
-What transformers can express is written so that it and Sentence Transformers load the folder with the same numbers. What it
-cannot is written with our own `model_type` and the parts in full. Reading never runs code from a folder.
+What transformers can express is written so that it and Sentence Transformers load the folder with the same
+numbers. What it cannot is written with our own `model_type` and the parts in full. Reading never runs code
+from a folder.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ _CARRIED = re.compile(
 )
 # Keys that are written anew wherever they still hold; an old value could contradict the others.
 _SET_ANEW = frozenset(
-    "attention_out_dropout dtype global_attn_every_n_layers head_dim id2label label2id layer_norm_eps num_labels "
-    "problem_type sbert_ce_default_activation_function sentence_transformers sliding_window "
-    "transformers_version".split()
+    """
+    attention_out_dropout dtype global_attn_every_n_layers head_dim id2label label2id layer_norm_eps
+    num_labels problem_type sbert_ce_default_activation_function sentence_transformers sliding_window
+    transformers_version
+    """.split()  # noqa: SIM905
 )
 # Buffers that older releases wrote; they follow from the configuration.
 _DERIVED = re.compile(r".*(position_ids|inv_freq)")
@@ -60,8 +63,8 @@ _OTHER_HEADS = re.compile(r"(head|decoder|classifier|lm_head|cls|qa_outputs)\..*
 class Pretrained:
     """A model with all that its folder holds. `module.model` is the encoder.
 
-    `foreign` keeps the keys of a foreign config.json, and `carried` the tensors that no task here uses, so that both can be
-    written back. `dtype_of_file` is what the folder stored.
+    `foreign` keeps the keys of a foreign config.json, and `carried` the tensors that no task here uses, so
+    that both can be written back. `dtype_of_file` is what the folder stored.
     """
 
     config: ModelConfig
@@ -78,8 +81,8 @@ def read_folder(
 ) -> Pretrained:
     """Read a model folder, its tensors cast to `dtype` (None: as they are stored), on the CPU.
 
-    `parts` names the user's own part classes that the model holds. `strict` makes unknown keys of a foreign config.json an
-    error. Raises FolderError, WeightsError or ConfigError, which name the file and the key.
+    `parts` names the user's own part classes that the model holds. `strict` makes unknown keys of a foreign
+    config.json an error. Raises FolderError, WeightsError or ConfigError, which name the file and the key.
     """
     restore_interrupted(folder)
     if not folder.is_dir():
@@ -101,9 +104,10 @@ def read_folder(
 def write_folder(target: Path, model: Pretrained, *, layout: Literal["auto", "parts"] = "auto") -> None:
     """Write a model folder at once: afterwards `target` holds all of it, or what it held before.
 
-    Files of an old model in `target` are replaced; other files there (a README, reports) are kept. A folder that holds
-    other files but no config.json is refused, since it is not a model's. `layout="parts"` writes our own config.json even
-    where transformers has words for the model. Raises FolderError where the disk is full or may not be written.
+    Files of an old model in `target` are replaced; other files there (a README, reports) are kept. A folder
+    that holds other files but no config.json is refused, since it is not a model's. `layout="parts"` writes
+    our own config.json even where transformers has words for the model. Raises FolderError where the disk is
+    full or may not be written.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or _is_someone_elses(target)):
@@ -118,7 +122,8 @@ def write_folder(target: Path, model: Pretrained, *, layout: Literal["auto", "pa
                 _keep_other_files(target, folder)
     except (OSError, SafetensorError) as error:
         raise FolderError(
-            f"{target} could not be written: {error}. {'It is as it was before' if target.exists() else 'Nothing is left of it'}. "
+            f"{target} could not be written: {error}. "
+            f"{'It is as it was before' if target.exists() else 'Nothing is left of it'}. "
             f"A save needs room for a second copy in {target.absolute().parent}, and the right to write there"
         ) from error
 
@@ -136,10 +141,12 @@ def _write_files(
         sentence.write_modules(folder, model.config.head, tensors, model.settings, size)
     if model.tokenizer is not None:
         model.tokenizer.save(folder)
+    for path in folder.rglob("*.safetensors"):  # which only their owner could read, as safetensors makes them
+        path.chmod(folder.stat().st_mode & 0o666)
 
 
 def describe_layout(config: ModelConfig) -> str:
-    """The `model_type` that a folder of this model gets; for our own, the reason why none of the foreign ones fits."""
+    """The `model_type` that a folder of this model gets; for our own, why none of the foreign ones fits."""
     written, reason = _foreign_config(config, {})
     return written["model_type"] if written else f"{OWN_MODEL_TYPE} (transformers has no words for {reason})"
 
@@ -148,20 +155,22 @@ def check_vocabulary(folder: Path, model: Pretrained) -> None:
     """Raise FolderError where the tokenizer has entries that the model's embedding has no row for."""
     if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.encoder.vocab_size:
         raise FolderError(
-            f"{folder}: the tokenizer has {model.tokenizer.vocab_size} entries, the embedding of the model only "
-            f"{model.config.encoder.vocab_size}: tokenizer.json and config.json do not belong together"
+            f"{folder}: the tokenizer has {model.tokenizer.vocab_size} entries, the embedding of the model "
+            f"only {model.config.encoder.vocab_size}: tokenizer.json and config.json do not belong together"
         )
 
 
 def _read_own(folder: Path, raw: Mapping[str, Any], parts: Sequence[type[Part]]) -> Pretrained:
-    if "model" not in raw:
-        raise ConfigError(f"{folder / CONFIG_FILE} has no 'model', which describes the parts")
-    config = from_json(raw["model"], (*ALL_PARTS, *parts))
+    source = folder / CONFIG_FILE
+    if not isinstance(raw.get("model"), dict):
+        raise ConfigError(f"{source} has no 'model' that describes the parts; found {raw.get('model')!r}")
+    try:
+        config = from_json(raw["model"], (*ALL_PARTS, *parts))
+        settings = TextSettings(**raw.get("text", {}))
+    except (ConfigError, TypeError) as error:  # a value of another kind than its part expects
+        raise ConfigError(f"{source}: {error}") from error
     if not isinstance(config, ModelConfig):
-        raise ConfigError(
-            f"{folder / CONFIG_FILE}: 'model' must be of kind 'model', found {raw['model'].get('kind')!r}"
-        )
-    settings = TextSettings(**raw.get("text", {}))
+        raise ConfigError(f"{source}: 'model' must be of kind 'model', found {raw['model'].get('kind')!r}")
     return Pretrained(
         config=config, module=_build_empty(config), settings=settings, carried=read_weights(folder)
     )
@@ -192,8 +201,11 @@ def _family_named(model_type: object, source: str) -> Family:
 
 
 def _build_empty(config: ModelConfig) -> nn.Module:
+    """The module without storage, to be filled from a file; with it where a user's part computes a buffer."""
     with torch.device("meta"):
-        return config.build()
+        module = config.build()
+    is_computed = {name for name, _ in module.named_buffers()} - module.state_dict().keys()
+    return config.build() if is_computed else module
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer | None:
@@ -219,7 +231,8 @@ def _fill(
             used[name] = tensor  # `fill` names it in its error
     if dropped:
         warnings.warn(
-            f"{folder} holds a head of another task, which an encoder for embeddings leaves out: {', '.join(dropped)}",
+            f"{folder} holds a head of another task, which an encoder for embeddings leaves out: "
+            + ", ".join(dropped),
             stacklevel=4,
         )
     embedding_layers = {name: tensor.float() for name, tensor in used.items() if name.startswith("dense.")}
@@ -243,7 +256,7 @@ def _to_write(model: Pretrained, layout: str) -> tuple[dict[str, Any], dict[str,
 
 
 def _foreign_config(config: ModelConfig, foreign: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """A config.json that transformers reads, the family that the model came from first; or the reason why there is none."""
+    """A config.json that transformers reads, of its old family if possible; or why there is none."""
     reason = ""
     for family in sorted(FAMILIES, key=lambda family: family.model_type != foreign.get("model_type")):
         try:
@@ -264,7 +277,7 @@ def _own_config(model: Pretrained) -> dict[str, Any]:
 
 
 def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Without a tokenizer nobody knows them: null, or transformers would take those of the published model."""
+    """Null without a tokenizer: nobody knows them, and transformers would take the published model's."""
     first, last = (None, None) if tokenizer is None else (tokenizer.cls_id, tokenizer.sep_id)
     return {"cls_token_id": first, "sep_token_id": last, "bos_token_id": first, "eos_token_id": last}
 
@@ -291,7 +304,7 @@ def _keep_other_files(old: Path, new: Path) -> None:
 
 _LAYOUT_FILES = frozenset(
     "config.json modules.json sentence_bert_config.json config_sentence_transformers.json tokenizer.json "
-    "tokenizer_config.json special_tokens_map.json vocab.txt vocab.json merges.txt".split()
+    "tokenizer_config.json special_tokens_map.json vocab.txt vocab.json merges.txt".split()  # noqa: SIM905
 )
 
 

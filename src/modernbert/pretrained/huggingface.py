@@ -3,8 +3,8 @@
     older (4.48 on)  global_attn_every_n_layers, global_rope_theta, local_rope_theta
     newer (5.0 on)   layer_types, rope_parameters
 
-Both are read, and both are written where they can say the same, since text-embeddings-inference reads the older only.
-Parameters need no table: ours carry the published names.
+Both are read, and both are written where they can say the same, since text-embeddings-inference reads the
+older only. Parameters need no table: ours carry the published names.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def read(keys: Keys, kind: str) -> ModelConfig:
 
 
 def write(model: ModelConfig) -> dict[str, Any]:
-    """The keys that describe the model; NotExpressible where ModernBERT's configuration has no words for it."""
+    """The keys that describe the model; NotExpressible where ModernBERT's has no words for it."""
     encoder, head = model.encoder, model.head
     embedding, norm = encoder.embedding, encoder.final_norm
     need(isinstance(norm, LayerNormConfig), f"the final norm {norm}")
@@ -200,8 +200,8 @@ def _read_theta(keys: Keys, layer_type: str, parameters: Mapping[str, Any]) -> f
     }
     if parameters.get("rope_type", parameters.get("type", "default")) != "default" or changing:
         raise ConfigError(
-            f"{keys.source}: rope_parameters[{layer_type!r}]={parameters} asks for scaled rotary positions, which are "
-            "not supported; only rope_type 'default' is"
+            f"{keys.source}: rope_parameters[{layer_type!r}]={parameters} asks for scaled rotary positions, "
+            "which are not supported; only rope_type 'default' is"
         )
     if "rope_theta" not in parameters:
         return old
@@ -221,7 +221,8 @@ def _read_layer_types(keys: Keys, num_layers: int) -> list[str]:
         return by_rule
     if len(types) != num_layers or any(layer_type not in _THETAS for layer_type in types):
         raise ConfigError(
-            f"{keys.source}: layer_types must name {FULL!r} or {SLIDING!r} for each of {num_layers} layers, found {types}"
+            f"{keys.source}: layer_types must name {FULL!r} or {SLIDING!r} for each of {num_layers} layers, "
+            f"found {types}"
         )
     if "global_attn_every_n_layers" in keys.raw and types != by_rule:
         keys.contradiction(f"global_attn_every_n_layers={every}", f"layer_types={types}")

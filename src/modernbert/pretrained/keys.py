@@ -1,7 +1,8 @@
 """Reading a foreign config.json without swallowing a key that matters.
 
-Every key is either read, known to be harmless, known to change the numbers (an error unless it has its neutral value), or
-unknown: one warning names those, and `strict=True` makes them an error. Harmless keys are kept, to be written back.
+Every key is either read, known to be harmless, known to change the numbers (an error unless it has its
+neutral value), or unknown: one warning names those, and `strict=True` makes them an error. Harmless keys are
+kept, to be written back.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from typing import Any
 from modernbert.errors import ConfigError
 
 # Keys that say nothing about the numbers a model gives.
-HARMLESS = frozenset(
+HARMLESS = frozenset(  # words in lines, not one a line
     """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures auto_map bos_token_id
-    chunk_size_feed_forward cls_token_id compile_model deterministic_flash_attn directionality dtype eos_token_id
-    finetuning_task gradient_checkpointing id2label initializer_cutoff_factor initializer_range label2id mask_token_id
-    model_type num_labels output_attentions output_hidden_states output_past pad_token_id pooler_fc_size
-    pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type problem_type reference_compile
-    repad_logits_with_grad return_dict sbert_ce_default_activation_function sentence_transformers sep_token_id sparse_pred_ignore_index sparse_prediction
-    task_specific_params tf_legacy_loss tie_last_hidden_states tokenizer_class torch_dtype torchscript
-    transformers_version unk_token_id use_bfloat16 use_cache
-    """.split()
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures auto_map
+    bos_token_id chunk_size_feed_forward cls_token_id compile_model deterministic_flash_attn
+    directionality dtype eos_token_id finetuning_task gradient_checkpointing id2label
+    initializer_cutoff_factor initializer_range label2id mask_token_id model_type num_labels
+    output_attentions output_hidden_states output_past pad_token_id pooler_fc_size
+    pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type problem_type
+    reference_compile repad_logits_with_grad return_dict sbert_ce_default_activation_function
+    sentence_transformers sep_token_id sparse_pred_ignore_index sparse_prediction task_specific_params
+    tf_legacy_loss tie_last_hidden_states tokenizer_class torch_dtype torchscript transformers_version
+    unk_token_id use_bfloat16 use_cache
+    """.split()  # noqa: SIM905
 )
 # Keys that would change the numbers, beside the values with which they do not.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -75,7 +78,8 @@ class Keys:
             raise ConfigError(f"{self.source} has keys that nothing here reads: {', '.join(unknown)}")
         if unknown:
             warnings.warn(
-                f"{self.source} has keys that nothing here reads, and that have no effect: {', '.join(unknown)}",
+                f"{self.source} has keys that nothing here reads, and that have no effect: "
+                + ", ".join(unknown),
                 stacklevel=2,
             )
         return dict(self.raw)

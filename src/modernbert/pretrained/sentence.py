@@ -1,7 +1,7 @@
-"""The layout of Sentence Transformers: modules.json beside the encoder, and what stands on it in numbered folders.
+"""The layout of Sentence Transformers: modules.json beside the encoder, and what stands on it in folders.
 
-Both generations are read. What an older reader can express is written in the older form, which every reader knows:
-`sentence_transformers.models.Pooling`, `pooling_mode_mean_tokens`; token vectors need the newer one.
+Both generations are read. What an older reader can express is written in the older form, which every reader
+knows: `sentence_transformers.models.Pooling`, `pooling_mode_mean_tokens`; token vectors need the newer one.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ _NEW_TYPES = {
 class TextSettings:
     """What a folder says about texts, beside the model itself.
 
-    `prompts` are put before texts by name; `max_seq_length` limits texts, in tokens, below what the model could take;
-    `activation` is what a reranker's scores go through ("sigmoid", "identity", or None where nothing is said).
+    `prompts` are put before texts by name; `max_seq_length` limits texts, in tokens, below what the model
+    could take; `activation` is what a reranker's scores go through ("sigmoid", "identity", or None where
+    nothing is said).
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -67,7 +68,7 @@ class TextSettings:
 
 
 def read_settings(folder: Path, config: Mapping[str, Any]) -> TextSettings:
-    """The settings in config_sentence_transformers.json and sentence_bert_config.json, where those are there."""
+    """The settings in config_sentence_transformers.json and sentence_bert_config.json, if any."""
     own = read_json(folder / "config_sentence_transformers.json") if has_settings(folder) else {}
     transformer_file = folder / "sentence_bert_config.json"
     transformer = read_json(transformer_file) if transformer_file.exists() else {}
@@ -94,7 +95,7 @@ def has_modules(folder: Path) -> bool:
 
 
 def read_modules(folder: Path) -> tuple[HeadPart | None, dict[str, Tensor]]:
-    """The head that modules.json describes and its tensors, under our names; None where it names the encoder alone."""
+    """The head in modules.json and its tensors, under our names; None where it names the encoder alone."""
     head: EmbedHeadConfig | TokenEmbedHeadConfig | None = None
     tensors: dict[str, Tensor] = {}
     dense: list[DenseConfig] = []
@@ -116,8 +117,8 @@ def read_modules(folder: Path) -> tuple[HeadPart | None, dict[str, Tensor]]:
             has_mask = True
         elif kind not in ("Transformer", "Dropout"):
             raise FolderError(
-                f"{folder / MODULES_FILE} names a module of type {module.get('type')!r}, which is not supported; "
-                "supported are Transformer, Pooling, Dense, Normalize, Dropout and MultiVectorMask"
+                f"{folder / MODULES_FILE} names a module of type {module.get('type')!r}, which is not "
+                "supported; supported are Transformer, Pooling, Dense, Normalize, Dropout and MultiVectorMask"
             )
     if head is None:
         if not dense and not is_normalized and not has_mask:
@@ -253,8 +254,8 @@ def _write_dense(
 ) -> None:
     if layer.activation not in _ACTIVATIONS:
         raise ConfigError(
-            f"a dense layer with the activation {layer.activation!r} cannot be written for Sentence Transformers; "
-            f"known are {', '.join(_ACTIVATIONS)}"
+            f"a dense layer with the activation {layer.activation!r} cannot be written for Sentence "
+            f"Transformers; known are {', '.join(_ACTIVATIONS)}"
         )
     config = {
         "in_features": in_features,
@@ -274,16 +275,16 @@ def _check_order(modules: list[Mapping[str, Any]], path: Path) -> None:
     chain = "".join(f"{kind} " for kind in kinds if kind in _KINDS)
     if not re.fullmatch(r"Transformer (Pooling )?(Dense )*((MultiVectorMask|Normalize) )*", chain):
         raise FolderError(
-            f"{path} has its modules in an order that is not supported: {', '.join(kinds)}; supported is Transformer, "
-            "then Pooling, then Dense layers, then Normalize"
+            f"{path} has its modules in an order that is not supported: {', '.join(kinds)}; supported is "
+            "Transformer, then Pooling, then Dense layers, then Normalize"
         )
 
 
 def _refuse_masks(config: Mapping[str, Any], path: Path) -> None:
     if config.get("skiplist_words") or config.get("keep_only_token_ids"):
         raise FolderError(
-            f"{path / 'config.json'} leaves out some tokens (skiplist_words or keep_only_token_ids), which is not "
-            "supported: the vectors would not be the model's"
+            f"{path / 'config.json'} leaves out some tokens (skiplist_words or keep_only_token_ids), which "
+            "is not supported: the vectors would not be the model's"
         )
 
 
