@@ -1,8 +1,8 @@
 """Our encoder beside transformers' ModernBERT: real tokens per second, and how near both come to the roof.
 
-Both hold the same random ModernBERT-base weights and run in one process, in turns, with the same threads, each at
-its best dtype. Unless their hidden states agree, the run ends. Padding is work for transformers but never counts
-as tokens. A table goes to stdout, progress to stderr, results to results/inference-PROCESSOR.json and .png.
+Both hold the same random ModernBERT-base weights and run in one process, in turns, with the same threads,
+each at its best dtype. Unless their hidden states agree, the run ends. Padding is work for transformers but
+never counts as tokens. A table goes to stdout, progress to stderr, results to results/inference-PROCESSOR.*
 
     python benchmarks/inference.py             about ten minutes on two cores
     python benchmarks/inference.py --quick     the short cases, under two minutes; writes only with --out

@@ -91,7 +91,7 @@ def split_passages(markdown: str, file: str) -> Iterator[Passage]:
         lines = block.strip().splitlines()
         if lines and lines[0].startswith("#"):
             heading = lines.pop(0).lstrip("# ")
-        text = " ".join(line.strip() for line in lines)
+        text = re.sub(r"\*\*|`", "", " ".join(line.strip() for line in lines))
         if len(text) >= 60 and not text.startswith(("|", "<", "![")):
             yield Passage(file, heading, text)
 

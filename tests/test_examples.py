@@ -1,6 +1,6 @@
 """The examples run as a reader would run them, offline and without a warning, and print something.
 
-All run in one process of their own, one after the other: importing torch anew for each would cost most of the time.
+All run in one process, one after the other: importing torch anew for each would cost most of the time.
 """
 
 import json

@@ -178,7 +178,7 @@ def _neighbours(target: Path, kind: str) -> list[Path]:
 def _locked(folder: Path) -> Generator[None]:
     """Keep other writers inside `folder` waiting for the moment of choosing or swapping names.
 
-    A folder that is being written is its writer's alone, who holds the lock on it already and would wait for itself.
+    A folder that is being written is its writer's alone, who holds its lock already and would wait for itself.
     """
     is_ours = _BEING_WRITTEN.fullmatch(folder.name) is not None
     lock = None if is_ours else _lock(folder, waits=True)

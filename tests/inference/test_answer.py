@@ -31,7 +31,9 @@ def planted(tokenizer, context, wanted, *, limit=48, no_answer=0.0, **arguments)
         for sequence in sequences:
             num_question = len(tokenizer.encode_ids([QUESTION])[0])
             body = sequence.token_ids[num_question:-1]
-            start = next(i for i in range(start, len(scores)) if encoding.token_ids[i : i + len(body)] == body)
+            start = next(
+                i for i in range(start, len(scores)) if encoding.token_ids[i : i + len(body)] == body
+            )
             rows = np.full((len(sequence.token_ids), 2), 9.0)  # the question is never an answer
             rows[0] = no_answer / 2
             rows[num_question:-1] = scores[start : start + len(body)]
@@ -98,7 +100,7 @@ def test_an_answer_has_at_most_so_many_tokens():
 
 
 def test_a_long_window_needs_little_memory():
-    """Spans are a band of starts and lengths, not every start by every end: 8,000 tokens by 64, not by 8,000."""
+    """Spans are starts by lengths, not every start by every end: 8,000 by 64, not by 8,000."""
     (found,), windows = planted(byte_level(), "".join(FILL) + "Anna", {"Anna": 9.0}, limit=20_000)
     assert len(windows) == 1
     assert found.text == "Anna"

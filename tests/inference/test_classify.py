@@ -105,7 +105,8 @@ def test_of_a_long_document_the_best_window_counts(model_of):
 
 
 @pytest.mark.parametrize(
-    ("activation", "meaning"), [("identity", lambda x: x), ("tanh", np.tanh), (None, lambda x: 1 / (1 + np.exp(-x)))]
+    ("activation", "meaning"),
+    [("identity", lambda x: x), ("tanh", np.tanh), (None, lambda x: 1 / (1 + np.exp(-x)))],
 )
 def test_a_folder_may_name_what_scores_go_through(tmp_path, activation, meaning):
     head = ClassifyHeadConfig(labels=("relevance",), problem="regression")

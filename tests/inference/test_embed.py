@@ -128,9 +128,7 @@ def test_hidden_states_are_those_of_the_encoder(model_of):
     model = model_of("embed")
     ids = model.tokenizer.encode_ids(TEXTS)
     batch = PackedBatch.from_sequences(ids)
-    for found, expected in zip(
-        model.hidden_states(TEXTS), batch.split(model.encoder(batch)), strict=True
-    ):
+    for found, expected in zip(model.hidden_states(TEXTS), batch.split(model.encoder(batch)), strict=True):
         assert (found - expected).abs().max() <= TOLERANCE
 
 

@@ -55,7 +55,9 @@ def test_threads_may_share_a_model(model_of):
             assert np.array_equal(found, expected)
 
 
-@pytest.mark.parametrize("method", ["embed", "classify", "tag", "hidden_states", "embed_tokens", "fill_masks"])
+@pytest.mark.parametrize(
+    "method", ["embed", "classify", "tag", "hidden_states", "embed_tokens", "fill_masks"]
+)
 def test_no_texts_give_no_results(model_of, method):
     heads = {"hidden_states": "embed", "embed_tokens": "token_embed", "fill_masks": "mlm"}
     model = model_of(heads.get(method, method))

@@ -46,7 +46,7 @@ def test_a_prompt_stands_in_every_window(tokenizer):
 def test_truncate_warns_once_with_texts_and_tokens_at_the_users_line(model_of):
     model = model_of("embed")
     num_lost = 2 * (len(bare(model.tokenizer, LONG)) - MAX_LENGTH + 2)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="texts were cut") as caught:
         model.embed([LONG, SHORT, LONG], overflow="truncate")
     (warning,) = caught
     assert str(warning.message) == f"2 of 3 texts were cut to 48 tokens; {num_lost} tokens were left out"
@@ -100,7 +100,9 @@ def test_an_unknown_overflow_names_the_known(model_of, method):
         getattr(model, method)([SHORT], overflow="cut")
 
 
-@pytest.mark.parametrize(("max_length", "message"), [(2, "leaves no room for text"), (0, "must be 1 or more")])
+@pytest.mark.parametrize(
+    ("max_length", "message"), [(2, "leaves no room for text"), (0, "must be 1 or more")]
+)
 def test_an_impossible_limit_says_so(model_of, max_length, message):
     with pytest.raises(InputError, match=message):
         model_of("embed").embed([SHORT], max_length=max_length)

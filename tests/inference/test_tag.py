@@ -71,7 +71,9 @@ def planted(tokenizer, text, entities, limit=48):
         scored = []
         for sequence in sequences:
             body = sequence.token_ids[1:-1]
-            start = next(i for i in range(done[0], len(rows)) if encoding.token_ids[i : i + len(body)] == body)
+            start = next(
+                i for i in range(done[0], len(rows)) if encoding.token_ids[i : i + len(body)] == body
+            )
             done[0] = start + 1
             scored.append(np.vstack([rows[:1] * 0, rows[start : start + len(body)], rows[:1] * 0]))
         return scored
@@ -83,7 +85,11 @@ def planted(tokenizer, text, entities, limit=48):
 @pytest.mark.parametrize("limit", [48, 12, 7])
 def test_entities_are_found_where_they_stand(tokenizer, limit):
     text = "Anna Meier-Zwetschgenbaum, of  New York,\nsaw \u0421\u043e\u0444\u0438\u044f \U0001f600."
-    entities = [("PER", "Anna Meier-Zwetschgenbaum"), ("LOC", "New York"), ("LOC", "\u0421\u043e\u0444\u0438\u044f")]
+    entities = [
+        ("PER", "Anna Meier-Zwetschgenbaum"),
+        ("LOC", "New York"),
+        ("LOC", "\u0421\u043e\u0444\u0438\u044f"),
+    ]
     found = planted(tokenizer, text, entities, limit)
     assert [(each.label, each.text) for each in found] == entities
     assert all(text[each.start : each.end] == each.text for each in found)
@@ -118,7 +124,7 @@ def test_a_long_text_has_the_entities_of_a_model_without_a_limit(tmp_path):
 @pytest.mark.parametrize("family", ["modernbert", "bert"])
 def test_words_have_the_label_and_score_of_their_first_token(model_of, family):
     model = model_of("tag", family)
-    words = "Anna walked to the bookstore".split()
+    words = ["Anna", "walked", "to", "the", "bookstore"]
     (encoding,) = model.tokenizer.encode_words([words])
     batch = PackedBatch.from_sequences([encoding.token_ids])
     scores = model.module(batch).softmax(dim=-1).detach().numpy()

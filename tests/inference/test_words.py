@@ -15,12 +15,18 @@ def words_of(text, offsets=()):
         ("He said: 'no'.", ["He", "said", ":", "'", "no", "'", "."]),
         ("2.5 km_h", ["2", ".", "5", "km_h"]),
         ("caf\u00e9 cafe\u0301s", ["caf\u00e9", "cafe\u0301s"]),
-        ("\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e", ["\u0939\u093f\u0928\u094d\u0926\u0940", "\u092d\u093e\u0937\u093e"]),
-        ("\u0421\u043e\u0444\u0438\u044f\u2013\u0412\u0430\u0440\u043d\u0430", ["\u0421\u043e\u0444\u0438\u044f", "\u2013", "\u0412\u0430\u0440\u043d\u0430"]),
+        (
+            "\u0939\u093f\u0928\u094d\u0926\u0940 \u092d\u093e\u0937\u093e",
+            ["\u0939\u093f\u0928\u094d\u0926\u0940", "\u092d\u093e\u0937\u093e"],
+        ),
+        (
+            "\u0421\u043e\u0444\u0438\u044f\u2013\u0412\u0430\u0440\u043d\u0430",
+            ["\u0421\u043e\u0444\u0438\u044f", "\u2013", "\u0412\u0430\u0440\u043d\u0430"],
+        ),
         ("a\U0001f600b", ["a", "\U0001f600", "b"]),
     ],
     ids=["empty", "blank", "signs", "numbers", "accents", "Hindi", "Bulgarian", "emoji"],
-)  # fmt: skip
+)
 def test_words_are_letters_and_digits_together_or_one_sign(text, words):
     assert words_of(text) == words
 

@@ -1,7 +1,7 @@
 """Model folders of a few thousand random weights, for every head: written once, read as any user reads one.
 
-Two families: ModernBERT's parts with a byte-level tokenizer whose mask takes the blank before it, and BERT's parts
-with WordPiece and two types of text. Matrices are drawn large, so that every token and neighbour matters.
+Two families: ModernBERT's parts with a byte-level tokenizer whose mask takes the blank before it, and BERT's
+parts with WordPiece and two types of text. Matrices are drawn large, so that every token matters.
 """
 
 from __future__ import annotations
@@ -97,9 +97,7 @@ def write_tiny(
             parameter.data = 1.6 * parameter.shape[1] ** -0.5 * noise
         else:
             parameter.data = float(name.endswith("weight")) + 0.3 * noise
-    model = Pretrained(
-        config=config, module=module, tokenizer=tokenizer, settings=settings or TextSettings()
-    )
+    model = Pretrained(config=config, module=module, tokenizer=tokenizer, settings=settings or TextSettings())
     write_folder(folder, model)
     return folder
 
@@ -108,7 +106,10 @@ def tiny_modernbert(vocab_size: int) -> EncoderConfig:
     """A global and two local layers, as in the first three of the published model."""
     everywhere = AttentionConfig(num_heads=2, rotary=RotaryConfig(theta=160_000.0))
     nearby = AttentionConfig(num_heads=2, window_each_side=4, rotary=RotaryConfig(theta=10_000.0))
-    blocks = [PreNormConfig(attention=each, mlp=GluConfig(intermediate_size=24)) for each in (everywhere, nearby, nearby)]
+    blocks = [
+        PreNormConfig(attention=each, mlp=GluConfig(intermediate_size=24))
+        for each in (everywhere, nearby, nearby)
+    ]
     blocks[0] = replace(blocks[0], attention_norm=None)
     return EncoderConfig(
         vocab_size=vocab_size, hidden_size=32, blocks=tuple(blocks), max_positions=MAX_LENGTH, pad_token_id=3
@@ -119,7 +120,9 @@ def near_sighted(vocab_size: int) -> EncoderConfig:
     """Two layers that see one token each side: what lies three tokens away cannot matter."""
     attention = AttentionConfig(num_heads=2, window_each_side=1, rotary=RotaryConfig(theta=10_000.0))
     block = PreNormConfig(attention=attention, mlp=GluConfig(intermediate_size=24))
-    return EncoderConfig(vocab_size=vocab_size, hidden_size=32, blocks=(block, block), max_positions=MAX_LENGTH)
+    return EncoderConfig(
+        vocab_size=vocab_size, hidden_size=32, blocks=(block, block), max_positions=MAX_LENGTH
+    )
 
 
 def tiny_bert(vocab_size: int) -> EncoderConfig:
@@ -181,5 +184,8 @@ def finished(tokenizer: tokenizers.Tokenizer, second_type: int = 0) -> Tokenizer
         "model_input_names": ["input_ids", "attention_mask", *["token_type_ids"] * second_type],
         **{f"{name[1:-1].lower()}_token": name for name in SPECIAL},
     }
-    files = {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": json.dumps(config).encode()}
+    files = {
+        "tokenizer.json": tokenizer.to_str().encode(),
+        "tokenizer_config.json": json.dumps(config).encode(),
+    }
     return Tokenizer(files)

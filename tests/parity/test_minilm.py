@@ -1,7 +1,7 @@
-"""Real weights: all-MiniLM-L6-v2 through our BERT blocks equals sentence-transformers, and what it is used for.
+"""Real weights: all-MiniLM-L6-v2 through our BERT blocks equals sentence-transformers, in all it is used for.
 
-Both sides' vectors go through the same scoring code. Documents longer than the model's 256 tokens are cut on both
-sides, as sentence-transformers always does.
+Both sides' vectors go through the same scoring code. Documents longer than the model's 256 tokens are cut on
+both sides, as sentence-transformers always does.
 """
 
 from __future__ import annotations
@@ -139,5 +139,7 @@ def score(collection: Collection, queries: np.ndarray, documents: np.ndarray) ->
     best = np.argsort(-(queries @ documents.T), axis=1, kind="stable")[:, :10]
     ranked = ([names[i] for i in row] for row in best)
     return float(
-        np.mean([ndcg_at(row, collection.gains[q]) for q, row in zip(collection.queries, ranked, strict=True)])
+        np.mean(
+            [ndcg_at(row, collection.gains[q]) for q, row in zip(collection.queries, ranked, strict=True)]
+        )
     )

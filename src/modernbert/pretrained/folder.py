@@ -303,8 +303,10 @@ def _keep_other_files(old: Path, new: Path) -> None:
 
 
 _LAYOUT_FILES = frozenset(
-    "config.json modules.json sentence_bert_config.json config_sentence_transformers.json tokenizer.json "
-    "tokenizer_config.json special_tokens_map.json vocab.txt vocab.json merges.txt".split()  # noqa: SIM905
+    """
+    config.json config_sentence_transformers.json merges.txt modules.json sentence_bert_config.json
+    special_tokens_map.json tokenizer.json tokenizer_config.json vocab.json vocab.txt
+    """.split()  # noqa: SIM905
 )
 
 

@@ -1,18 +1,18 @@
-"""From a name to a folder on this machine: a path as it is, or a model of the Hugging Face hub, through its own client.
+"""From a name to a folder on this machine: a path as it is, or a model of the Hugging Face hub, by its own client.
 
-The client keeps what it fetched in its cache and works offline from there (HF_HUB_OFFLINE=1); HF_ENDPOINT names another hub.
+The client keeps what it fetched in its cache and works offline from there (HF_HUB_OFFLINE=1); HF_ENDPOINT names
+another hub, HF_TOKEN the right to private models.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -21,9 +21,24 @@ from huggingface_hub.errors import (
 from modernbert.errors import FolderError
 from modernbert.files import restore_interrupted
 
-# What a model folder may hold; pickles, other frameworks' weights and code are not fetched.
-_WANTED = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*/config.json", "*/model.safetensors")
-_UNWANTED = ("onnx/*", "openvino/*", "*/onnx/*", "checkpoint-*/*")
+# What a model folder may hold. Pickles, code, other frameworks' weights and checkpoints of training are not fetched.
+_WANTED = (
+    "config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "[0-9]*_*/config.json",
+    "[0-9]*_*/model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -35,13 +50,17 @@ def fetch(
     cache: Path | None = None,
     offline: bool = False,
 ) -> Path:
-    """The folder behind `name`: a folder that exists, or the hub's model of that id, fetched where it is not cached.
+    """The folder behind `name`: one that exists, or the hub's model of that id, fetched where it is not cached.
 
     `revision` is a branch, tag or commit of the hub; `offline` looks only in the cache. Raises FolderError.
     """
     folder = Path(name).expanduser()
     restore_interrupted(folder)
     if folder.is_dir():
+        if revision is not None:
+            warnings.warn(
+                f"{folder} is a folder on this machine: revision={revision!r} has no effect", stacklevel=2
+            )
         return folder
     if folder.exists():
         raise FolderError(f"{folder} is a file; a model is a folder with config.json and model.safetensors")
@@ -49,7 +68,14 @@ def fetch(
         raise FolderError(
             f"there is no folder {str(name)!r}, and it is not the form of a hub id (owner/name)"
         )
-    return _from_hub(name, revision, token, cache, offline)
+    fetched = _from_hub(name, revision, token, cache, offline)
+    if not any(fetched.glob("*.safetensors")):
+        found = ", ".join(sorted(path.name for path in fetched.iterdir())) or "nothing"
+        raise FolderError(
+            f"the hub's model {name!r} has no weights as safetensors; of what a model folder holds it has: {found}. "
+            "Pickled weights can run code and are not fetched; transformers' save_pretrained writes safetensors"
+        )
+    return fetched
 
 
 def _from_hub(name: str, revision: str | None, token: str | None, cache: Path | None, offline: bool) -> Path:
@@ -61,7 +87,6 @@ def _from_hub(name: str, revision: str | None, token: str | None, cache: Path | 
             cache_dir=cache,
             local_files_only=offline,
             allow_patterns=list(_WANTED),
-            ignore_patterns=list(_UNWANTED),
         )
     except GatedRepoError as error:
         raise FolderError(
@@ -69,15 +94,19 @@ def _from_hub(name: str, revision: str | None, token: str | None, cache: Path | 
         ) from error
     except RepositoryNotFoundError as error:
         raise FolderError(
-            f"there is no folder {name!r} here and no model {name!r} on the hub; if it is private, pass token=..."
+            f"there is no folder {name!r} here and no model {name!r} on the hub; if it is private, pass token=... or "
+            "set HF_TOKEN"
         ) from error
     except RevisionNotFoundError as error:
         raise FolderError(f"{name!r} has no revision {revision!r} on the hub") from error
     except LocalEntryNotFoundError as error:
         raise FolderError(
-            f"there is no folder {name!r} here, and the hub's model {name!r} is not in the cache while the hub is out of "
-            "reach or offline was asked for; fetch it once with a connection"
+            f"there is no folder {name!r} here, and the hub's model {name!r} is not in the cache as a whole, while the "
+            "hub is out of reach or offline was asked for; fetch it once with a connection"
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise FolderError(f"{name!r} could not be fetched from the hub: {error}") from error
+    except Exception as error:  # the client's transport has errors of its own, which change with its versions
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise FolderError(
+            f"{name!r} could not be fetched from the hub ({type(error).__name__}: {reason}); try again later"
+        ) from error
     return Path(fetched)

@@ -123,6 +123,7 @@ def read_modules(folder: Path) -> tuple[HeadPart | None, dict[str, Tensor]]:
     if head is None:
         if not dense and not is_normalized and not has_mask:
             return None, {}
+        _refuse_expansion(folder)
         head = TokenEmbedHeadConfig()
     return replace(head, dense=tuple(dense), is_normalized=is_normalized), tensors
 
@@ -278,6 +279,23 @@ def _check_order(modules: list[Mapping[str, Any]], path: Path) -> None:
             f"{path} has its modules in an order that is not supported: {', '.join(kinds)}; supported is "
             "Transformer, then Pooling, then Dense layers, then Normalize"
         )
+
+
+def _refuse_expansion(folder: Path) -> None:
+    """Refuse late interaction that adds tokens to texts, in the words of Sentence Transformers or of PyLate."""
+    for name in ("config_sentence_transformers.json", "sentence_bert_config.json"):
+        keys = read_json(folder / name) if (folder / name).exists() else {}
+        for key in (
+            "query_expansion",
+            "do_query_expansion",
+            "query_prefix",
+            "document_prefix",
+            "skiplist_words",
+        ):
+            if keys.get(key):
+                raise FolderError(
+                    f"{folder / name}: {key}={keys[key]!r} is not supported: the vectors would not be the model's"
+                )
 
 
 def _refuse_masks(config: Mapping[str, Any], path: Path) -> None:
