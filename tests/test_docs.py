@@ -180,7 +180,7 @@ def check_call(words: list[str], where: str) -> None:
         if word.startswith("-") and word != "-":
             option = re.escape(word.split("=")[0])
             assert re.search(rf"(?<![\w-]){option}(?![\w-])", help_text), f"{where}: no {word}"
-        elif call is verbs:
+        elif call is verbs and word != "VERB":
             raise AssertionError(f"{where}: no verb {word}")
 
 

@@ -34,6 +34,11 @@ def write(target: Path, text: str = "new", name: str = "a.txt") -> None:
         (folder / name).write_text(text)
 
 
+def write_then_fail(path: Path) -> None:
+    path.write_text("half")
+    raise ZeroDivisionError
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -61,8 +66,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), file_being_written(path) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+        write_then_fail(temporary)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a"]
 
@@ -88,8 +92,7 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path, swap):
     target = tmp_path / "model"
     write(target, "old")
     with pytest.raises(ZeroDivisionError), folder_being_written(target) as folder:
-        (folder / "a.txt").write_text("new")
-        raise ZeroDivisionError
+        write_then_fail(folder / "a.txt")
     assert (target / "a.txt").read_text() == "old"
     assert names(tmp_path) == ["model"]
 

@@ -3,8 +3,8 @@
     .model.new-3f9a   written and flushed beside the target, while its writer holds a lock on it
     model             swapped with it in one step (Linux), or with two renames by way of .model.old-3f9a
 
-A file is renamed over its target in the same way. What a killed writer left is known by its free lock, and the
-next write to the same target removes it.
+A file is renamed over its target in the same way. What a killed writer left is known by its free lock, and
+the next write to the same target removes it.
 """
 
 import contextlib
@@ -58,9 +58,10 @@ def file_being_written(target: Path) -> Generator[Path]:
 def folder_being_written(target: Path) -> Generator[Path]:
     """Yield an empty temporary folder; when the block ends well it becomes `target`, replacing an old one.
 
-    Files of an old `target` that the block did not write are gone afterwards: the new folder is the whole truth.
-    Where the system cannot swap two folders in one step, a kill between two renames leaves the old folder complete
-    under `.NAME.old-*`, and the next read or write of the same target puts it back. A link is followed.
+    Files of an old `target` that the block did not write are gone afterwards: the new folder is the whole
+    truth. Where the system cannot swap two folders in one step, a kill between two renames leaves the old
+    folder complete under `.NAME.old-*`, and the next read or write of the same target puts it back. A link is
+    followed.
     """
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_dir():
@@ -148,7 +149,7 @@ def _put_back(target: Path) -> None:
 
 
 def _remove_dead(target: Path) -> None:
-    """Remove what killed writers of `target` left; the caller holds the lock, so that all living ones hold theirs."""
+    """Remove what killed writers of `target` left; the caller holds the lock, so living ones hold theirs."""
     for path in _neighbours(target, "new"):
         lock = _lock(path)
         if lock is not None:
@@ -178,7 +179,7 @@ def _neighbours(target: Path, kind: str) -> list[Path]:
 def _locked(folder: Path) -> Generator[None]:
     """Keep other writers inside `folder` waiting for the moment of choosing or swapping names.
 
-    A folder that is being written is its writer's alone, who holds its lock already and would wait for itself.
+    A folder that is being written is its writer's alone, who holds its lock and would wait for itself.
     """
     is_ours = _BEING_WRITTEN.fullmatch(folder.name) is not None
     lock = None if is_ours else _lock(folder, waits=True)
@@ -189,7 +190,7 @@ def _locked(folder: Path) -> Generator[None]:
 
 
 def _lock(path: Path, *, waits: bool = False) -> int | None:
-    """Lock a file or folder until `_unlock` or our death; None where another holds it, or the system has no locks."""
+    """Lock a file or folder until `_unlock` or our death; None where another holds it, or nobody can."""
     if fcntl is None:
         return None
     handle = None

@@ -284,3 +284,9 @@ def test_a_missing_field_is_an_error_and_one_with_a_default_is_not():
     ):
         from_json({"kind": "attention"}, PARTS)
     assert from_json({"kind": "attention", "num_heads": 2}, PARTS) == ATTENTION
+
+
+def test_a_value_of_the_wrong_kind_is_an_error_that_names_the_part():
+    data = {"kind": "encoder", "vocab_size": 10, "hidden_size": 8, "blocks": 3}
+    with pytest.raises(ConfigError, match=r"EncoderConfig cannot be made of .*'blocks': 3"):
+        from_json(data, PARTS)

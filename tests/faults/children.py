@@ -1,4 +1,4 @@
-"""Child processes that do one thing and die of it, by fork: they start with all that this process has loaded."""
+"""Child processes by fork, which do one thing and die of it, with all that this process has loaded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 KILLED = 99
-# What changes the disk, as Python's audit events name it (ctypes looks up the swap); each is a moment to die in.
-EVENTS = frozenset("os.chmod os.link os.mkdir os.remove os.rename os.rmdir ctypes.dlsym".split())
+# What changes the disk, as Python's audit events name it (ctypes looks up the swap); moments to die in.
+EVENTS = {"os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "ctypes.dlsym"}
 TO_WRITE = os.O_WRONLY | os.O_RDWR
 
 

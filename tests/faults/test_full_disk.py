@@ -99,7 +99,9 @@ def test_a_full_disk_leaves_the_old_folder(small_disk):
     write_folder(target, small_model(seed=1, tokenizer=small_tokenizer()))
     (target / "notes.bin").write_bytes(b"x" * 40_000)
     before = snapshot(target)
-    with pytest.raises(FolderError, match=r"could not be written: .*No space left on device.*It is as it was"):
+    with pytest.raises(
+        FolderError, match=r"could not be written: .*No space left on device.*It is as it was"
+    ):
         write_folder(target, small_model(seed=2, tokenizer=small_tokenizer()))
     assert snapshot(target) == before
     assert [path.name for path in small_disk.iterdir()] == ["model"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -339,11 +338,8 @@ def test_every_generation_of_keys_gives_their_numbers(name: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_the_published_configuration_is_read_as_they_read_it(size: str, tmp_path: Path):
-    root = os.environ.get("MODERNBERT_DATA")
-    if root is None:
-        pytest.skip("needs the published files: set MODERNBERT_DATA to their folder")
-    published = json.loads((Path(root) / f"tokenizer/configs/modernbert-{size}.config.json").read_text())
+def test_the_published_configuration_is_read_as_they_read_it(size: str, data_root: Path, tmp_path: Path):
+    published = json.loads((data_root / f"tokenizer/configs/modernbert-{size}.config.json").read_text())
     small = {"vocab_size": VOCAB_SIZE, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 40}
     small |= {name: TINY[name] for name in TINY if name.endswith("token_id")}
     config = published | small

@@ -109,9 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_json(self, data: object) -> None:
         self.send(200, json.dumps(data).encode(), {"Content-Type": "application/json"})
 
-    def send(
-        self, status: int, body: bytes, headers: dict[str, str], cut_after: int | None = None
-    ) -> None:
+    def send(self, status: int, body: bytes, headers: dict[str, str], cut_after: int | None = None) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -64,7 +64,11 @@ def small_tokenizer(num_words: int = 20) -> Tokenizer:
             "cls": ["[CLS]", 1],
         },
         "decoder": None,
-        "model": {"type": "WordLevel", "vocab": vocabulary | {"caf\u00e9": 5 + num_words}, "unk_token": "[UNK]"},
+        "model": {
+            "type": "WordLevel",
+            "vocab": vocabulary | {"caf\u00e9": 5 + num_words},
+            "unk_token": "[UNK]",
+        },
     }
     config = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
     return Tokenizer(

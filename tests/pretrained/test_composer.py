@@ -1,4 +1,4 @@
-"""Research checkpoints, made here with their structure: names, nesting, and the objects that surround the tensors."""
+"""Research checkpoints, made here with their structure: names, nesting, and objects around the tensors."""
 
 from __future__ import annotations
 
@@ -150,7 +150,12 @@ def test_a_whole_checkpoint_is_refused_with_every_name_that_it_holds(tmp_path):
     path = saved(tmp_path, surrounded(flexbert_names()))
     with pytest.raises(FolderError, match="holds more than tensors") as caught:
         read_checkpoint(path, config())
-    for name in ("datetime.timedelta", "numpy.ndarray", "numpy.dtype", "tests.pretrained.test_composer.Callback"):
+    for name in (
+        "datetime.timedelta",
+        "numpy.ndarray",
+        "numpy.dtype",
+        "tests.pretrained.test_composer.Callback",
+    ):
         assert repr(name) in str(caught.value)
     assert "weights_only" not in str(caught.value)
 
@@ -296,7 +301,9 @@ def test_a_decoder_of_its_own_is_not_dropped_silently(tmp_path):
 def test_a_checkpoint_of_another_size_names_tensors_and_shapes(tmp_path):
     path = saved(tmp_path, {"state": {"model": flexbert_names()}})
     base = ModelConfig(encoder=modernbert_base(), head=MlmHeadConfig())
-    with pytest.raises(WeightsError, match=r"tok_embeddings.weight is \[32, 16\].*says \[50368, 768\]") as caught:
+    with pytest.raises(
+        WeightsError, match=r"tok_embeddings.weight is \[32, 16\].*says \[50368, 768\]"
+    ) as caught:
         read_checkpoint(path, base)
     assert "missing" in str(caught.value)
 
@@ -330,7 +337,7 @@ def parallel_options() -> dict[str, object]:
 
 
 def fused_layer(x: torch.Tensor, tensors: dict[str, torch.Tensor], layer: int) -> torch.Tensor:
-    """FlexBERT's parallel layer as its definition has it: one product, then attention beside the gated MLP."""
+    """FlexBERT's parallel layer by its definition: one product, then attention beside the gated MLP."""
     own = {n.split(f"layers.{layer}.")[1]: t for n, t in tensors.items() if f"layers.{layer}." in n}
     weight = own.get("norm.weight")
     normed = x if weight is None else torch.nn.functional.layer_norm(x, x.shape[-1:], weight)
@@ -357,7 +364,10 @@ def test_the_fused_matrix_of_parallel_layers_is_taken_apart(tmp_path):
 
     ids = torch.tensor([1, 7, 3, 3, 2])
     tensors = {name.removeprefix("model.bert."): tensor for name, tensor in written.items()}
-    x = tensors["embeddings.tok_embeddings.weight"][ids] + tensors["embeddings.position_embeddings.weight"][:5]
+    x = (
+        tensors["embeddings.tok_embeddings.weight"][ids]
+        + tensors["embeddings.position_embeddings.weight"][:5]
+    )
     x = torch.nn.functional.layer_norm(x, (16,), tensors["embeddings.norm.weight"])
     for layer in range(4):
         x = fused_layer(x, tensors, layer)
@@ -399,7 +409,9 @@ def test_what_flexbert_has_no_place_for_is_not_written(tmp_path):
     blocks = tuple(replace(block, mlp=GluConfig(intermediate_size=24)) for block in parts.encoder.blocks)
     parts = replace(parts, encoder=replace(parts.encoder, blocks=blocks))
     model = replace(small_model(), config=parts, module=parts.build())
-    with pytest.raises(ConfigError, match="layer 0: FlexBERT's parallel layer has a bias for attention and MLP"):
+    with pytest.raises(
+        ConfigError, match="layer 0: FlexBERT's parallel layer has a bias for attention and MLP"
+    ):
         write_checkpoint(tmp_path / "checkpoint.pt", model)
     assert not list(tmp_path.iterdir())
 

@@ -90,10 +90,12 @@ def test_wrong_calls_say_what_to_do(tmp_path, model):
         convert(tmp_path / "nothing", tmp_path / "x")
     with pytest.raises(InputError, match="config and allow are for checkpoints"):
         convert(tmp_path / "model", tmp_path / "x", config=model.config)
-    with pytest.raises(ConfigError, match="'big' is no preset, and no JSON file.*modernbert-base"):
+    with pytest.raises(ConfigError, match=r"'big' is no preset, and no JSON file.*modernbert-base"):
         config_named("big")
     embedder = small_model(head=EmbedHeadConfig())
     embedder.module.model.final_norm.weight.data[0] = float("nan")
     write_folder(tmp_path / "nan", embedder)
-    with pytest.raises(WeightsError, match=r"not finite numbers, in 1 tensors: model.final_norm.weight \(1\)"):
+    with pytest.raises(
+        WeightsError, match=r"not finite numbers, in 1 tensors: model.final_norm.weight \(1\)"
+    ):
         convert(tmp_path / "nan", tmp_path / "x")

@@ -75,7 +75,7 @@ def attention(**options: object) -> AttentionConfig:
 
 
 def without_dropout(encoder, pad_token_id: int):
-    """The encoder as the released model has it: its attention dropout of training is off, its padding the tokenizer's."""
+    """The encoder as it was released: without training's attention dropout, with the tokenizer's padding."""
     blocks = [replace(b, attention=replace(b.attention, out_dropout=0.0)) for b in encoder.blocks]
     return replace(encoder, blocks=tuple(blocks), pad_token_id=pad_token_id)
 
@@ -122,9 +122,9 @@ def test_absent_options_have_flexberts_defaults():
 
 def test_each_option_reaches_its_part():
     assert isinstance(first_block(bert_layer="unpadded_postnorm"), PostNormConfig)
-    assert first_block(normalization="triton_layernorm", norm_kwargs={"eps": "1e-6"}).mlp_norm == LayerNormConfig(
-        eps=1e-6, has_bias=True
-    )
+    assert first_block(
+        normalization="triton_layernorm", norm_kwargs={"eps": "1e-6"}
+    ).mlp_norm == LayerNormConfig(eps=1e-6, has_bias=True)
     assert first_block(mlp_layer="glu", mlp_in_bias=True, mlp_dropout_prob=0.1).mlp == GluConfig(
         intermediate_size=3072, has_in_bias=True, dropout=0.1
     )
@@ -139,7 +139,11 @@ def test_each_option_reaches_its_part():
     encoder = config_from_flexbert(
         {"init_method": "mitchell", "init_small_embedding": True, "init_std": 0.01, "embed_dropout_prob": 0.1}
     ).encoder
-    assert (encoder.init.family, encoder.init.std, encoder.init.has_small_embedding) == ("mitchell", 0.01, True)
+    assert (encoder.init.family, encoder.init.std, encoder.init.has_small_embedding) == (
+        "mitchell",
+        0.01,
+        True,
+    )
     assert encoder.embedding.dropout == 0.1
     head = config_from_flexbert({"head_pred_norm": False, "head_pred_bias": True, "decoder_bias": False}).head
     assert head == MlmHeadConfig(
@@ -175,7 +179,12 @@ def test_the_first_layer_keeps_its_norm_without_one_before_it():
 
 @pytest.mark.parametrize("size", [2, 30, 60, 88])
 def test_a_part_of_a_head_is_exactly_as_large_as_asked(size):
-    options = {"hidden_size": 176, "num_attention_heads": 2, "attention_layer": "rope", "rotary_emb_dim": size}
+    options = {
+        "hidden_size": 176,
+        "num_attention_heads": 2,
+        "attention_layer": "rope",
+        "rotary_emb_dim": size,
+    }
     assert attention(**options).rotary.build(88).rotary_size == size
 
 

@@ -1,6 +1,6 @@
 """Models by their hub id, from a small hub on this machine that the client is pointed to with HF_ENDPOINT.
 
-The client reads its environment when it is imported, so each call of `fetch` here runs in a process of its own.
+The client reads its environment when it is imported, so `fetch` runs here in a process of its own.
 """
 
 from __future__ import annotations
@@ -182,8 +182,8 @@ def test_nothing_cached_and_no_hub_says_both(tmp_path, how):
     with Client(hub.url, tmp_path, **environment) as client:
         message = client.error(offline=how == "offline")
     assert message == (
-        f"there is no folder {NAME!r} here, and the hub's model {NAME!r} is not in the cache as a whole, while the "
-        "hub is out of reach or offline was asked for; fetch it once with a connection"
+        f"there is no folder {NAME!r} here, and the hub's model {NAME!r} is not in the cache as a whole, "
+        "while the hub is out of reach or offline was asked for; fetch it once with a connection"
     )
 
 
@@ -208,8 +208,8 @@ def test_a_missing_revision_is_named(client):
 def test_a_private_model_needs_a_token(client, hub):
     hub.models[NAME].is_private = True
     assert client.error() == (
-        f"there is no folder {NAME!r} here and no model {NAME!r} on the hub; if it is private, pass token=... or "
-        "set HF_TOKEN"
+        f"there is no folder {NAME!r} here and no model {NAME!r} on the hub; if it is private, pass "
+        "token=... or set HF_TOKEN"
     )
     assert is_seed(client.fetch(token=TOKEN), 1)
 
@@ -241,7 +241,9 @@ def test_an_unknown_model_is_named(client):
 
 def test_a_connection_that_breaks_is_an_error_of_ours_and_the_next_try_completes_it(client, hub):
     hub.models[NAME].cut_after = 1000
-    assert re.match(rf"'{NAME}' could not be fetched from the hub \(\w+: .*\); try again later", client.error())
+    assert re.match(
+        rf"'{NAME}' could not be fetched from the hub \(\w+: .*\); try again later", client.error()
+    )
     assert "is not in the cache as a whole" in client.error(offline=True)
     hub.models[NAME].cut_after = None
     assert is_seed(client.fetch(), 1)
@@ -271,7 +273,9 @@ def test_a_folder_left_by_a_killed_save_is_found(tmp_path):
     read_folder(fetch(tmp_path / "model"))
 
 
-@pytest.mark.parametrize("name", ["./nothing", "../nothing", "/no/such/folder", "a/b/c", "", "with space", "~/nothing-here"])
+@pytest.mark.parametrize(
+    "name", ["./nothing", "../nothing", "/no/such/folder", "a/b/c", "", "with space", "~/nothing-here"]
+)
 def test_what_is_no_folder_and_no_id_is_not_asked_for(name):
     with pytest.raises(FolderError, match=r"there is no folder .* not the form of a hub id \(owner/name\)"):
         fetch(name) if name else fetch(Path("nothing"))
@@ -279,5 +283,5 @@ def test_what_is_no_folder_and_no_id_is_not_asked_for(name):
 
 def test_a_file_is_said_to_be_one(tmp_path):
     (tmp_path / "model.safetensors").write_text("")
-    with pytest.raises(FolderError, match="is a file; a model is a folder with config.json"):
+    with pytest.raises(FolderError, match=r"is a file; a model is a folder with config.json"):
         fetch(tmp_path / "model.safetensors")

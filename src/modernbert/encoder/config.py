@@ -83,7 +83,10 @@ def _part_from_json(data: Mapping[str, Any], kinds: Mapping[str, type[Part]]) ->
         raise ConfigError(
             f"{part.__name__} needs {', '.join(missing)}, which the configuration does not give"
         )
-    return part(**values)
+    try:
+        return part(**values)
+    except TypeError as error:  # a value of the wrong kind, such as a number for a list of blocks
+        raise ConfigError(f"{part.__name__} cannot be made of {values}: {error}") from error
 
 
 def _required(part: type[Part]) -> set[str]:

@@ -5,8 +5,8 @@
     state.integrations.huggingface.tokenizer   the tokenizer's files        (not in every checkpoint)
     everything else                            optimizer, callbacks, clocks, random states: not looked at
 
-Such a file is a pickle, which can name any function to be called while it is read. torch's weights-only reader
-refuses those that it does not know; the error here lists them all, and `allow` lets them pass.
+Such a file is a pickle, which can name any function to be called while it is read. torch's weights-only
+reader refuses those that it does not know; the error here lists them all, and `allow` lets them pass.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def read_checkpoint(
 ) -> Pretrained:
     """Read a research checkpoint, its tensors cast to `dtype` (None: as they are stored), on the CPU.
 
-    `config` is needed where the checkpoint does not say what the model is. `allow` names what else than tensors
-    the pickle may hold: "numpy.dtype", as text, puts an empty object in its place, so that nothing is imported or
-    run; the class or function itself is called. Raises FolderError, WeightsError or ConfigError.
+    `config` is needed where the checkpoint does not say what the model is. `allow` names what else than
+    tensors the pickle may hold: "numpy.dtype", as text, puts an empty object in its place, so that nothing is
+    imported or run; the class or function itself is called. Raises FolderError, WeightsError or ConfigError.
 
         config = ModelConfig(encoder=modernbert_base(), head=MlmHeadConfig())
         model = read_checkpoint(Path("latest-rank0.pt"), config, allow=["numpy.dtype"])
@@ -116,8 +116,8 @@ def _why_not(path: Path, error: Exception) -> str:
         return f"{path} would call {', '.join(blocked)} when read: it was made to do harm, and is not read"
     if refused := _refused(path, str(error)):
         return (
-            f"{path} holds more than tensors: it names {', '.join(refused)}, which is not read unless you allow it. "
-            f"allow={refused!r} puts empty objects in these places and runs nothing"
+            f"{path} holds more than tensors: it names {', '.join(refused)}, which is not read unless you "
+            f"allow it. allow={refused!r} puts empty objects in these places and runs nothing"
         )
     reason = _REASON.search(str(error))
     return (
@@ -160,8 +160,8 @@ def _read_config(path: Path, huggingface: Mapping[str, Any]) -> ModelConfig:
     if not options:
         raise ConfigError(
             f"{path} does not say what the model is; pass config=, such as "
-            "ModelConfig(encoder=modernbert_base(), head=MlmHeadConfig()), or config_from_flexbert(options) with "
-            "the model_config of the run's YAML"
+            "ModelConfig(encoder=modernbert_base(), head=MlmHeadConfig()), or config_from_flexbert(options) "
+            "with the model_config of the run's YAML"
         )
     return config_from_flexbert(options, f"the options in {path}")
 

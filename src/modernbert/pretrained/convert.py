@@ -44,12 +44,12 @@ def convert(
 ) -> None:
     """Read a model folder or a research checkpoint (a file) and write it as `to`.
 
-        transformers   a folder that transformers and Sentence Transformers load; ConfigError where they cannot
+        transformers   a folder that transformers and Sentence Transformers load; an error where they cannot
         parts          a folder of our own kind, with every part spelled out
         research       a checkpoint file that the research code loads
 
-    `config` says what a research checkpoint holds, where it does not itself; `tokenizer` is a folder to take
-    the tokenizer from; `allow` is `read_checkpoint`'s and `parts` is `read_folder`'s. NaN is an error.
+    `config` says what a research checkpoint holds, where it does not itself; `tokenizer` is a folder to
+    take the tokenizer from; `allow` is `read_checkpoint`'s and `parts` is `read_folder`'s. NaN is an error.
     """
     if to not in FORMS:
         raise InputError(f"unknown form {to!r}; there are: {', '.join(FORMS)}")
@@ -70,7 +70,7 @@ def convert(
 
 
 def config_named(name: str | Path) -> ModelConfig:
-    """What a research checkpoint holds, by name: a preset with its MLM head, or a JSON file of FlexBERT's options."""
+    """What a research checkpoint holds: a preset with its MLM head, or a JSON file of FlexBERT's options."""
     if str(name) in PRESETS:
         return ModelConfig(encoder=PRESETS[str(name)](), head=MlmHeadConfig())
     path = Path(name)
@@ -92,16 +92,20 @@ def _read(
     if source.is_file():
         return read_checkpoint(source, config, allow=allow, dtype=dtype)
     if not source.exists():
-        raise FolderError(f"{source} does not exist; name a model folder, or the file of a research checkpoint")
+        raise FolderError(
+            f"{source} does not exist; name a model folder, or the file of a research checkpoint"
+        )
     if config is not None or allow:
-        raise InputError(f"{source} is a folder, which says what it holds: config and allow are for checkpoints")
+        raise InputError(
+            f"{source} is a folder, which says what it holds: config and allow are for checkpoints"
+        )
     model = read_folder(source, dtype=dtype, parts=parts)
     check_numbers(source, model.module)
     return model
 
 
 def _pad_like_tokenizer(model: Pretrained) -> None:
-    """The research code takes bert-base-uncased's padding, id 0, whatever the tokenizer says; others read it."""
+    """The research code pads with bert-base-uncased's id 0, whatever the tokenizer; others read the id."""
     pad_id = None if model.tokenizer is None else model.tokenizer.pad_id
     if pad_id is not None and pad_id < model.config.encoder.vocab_size:
         encoder = replace(model.config.encoder, pad_token_id=pad_id)

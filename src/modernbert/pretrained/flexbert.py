@@ -40,7 +40,7 @@ _HARMLESS = frozenset(
     deterministic_fa2 head_class_act head_class_bias head_class_dropout head_class_norm head_pred_dropout
     hidden_dropout_prob layer_norm_eps loss_function loss_kwargs masked_prediction pad_logits padding
     pooling_type type_vocab_size unpad_embeddings use_fa2 use_sdpa_attn_mask
-    """.split()
+    """.split()  # noqa: SIM905
 )
 _INITS: Mapping[str, Family] = {
     "default": "bert",
@@ -71,8 +71,8 @@ _FUSED = re.compile(r"(model\.layers\.\d+\.)Wqkvff\.(weight|bias)")
 def config_from_flexbert(options: Mapping[str, Any], source: str = "the FlexBERT options") -> ModelConfig:
     """The model, with its masked-language-model head, that the options describe.
 
-    `options` is a `model_config`, or a whole run's YAML that holds one; absent options have FlexBERT's defaults.
-    Raises ConfigError, which names the option, where no part of ours expresses one.
+    `options` is a `model_config`, or a whole run's YAML that holds one; absent options have FlexBERT's
+    defaults. Raises ConfigError, which names the option, where no part of ours expresses one.
     """
     max_positions = 8192  # rotary positions know no limit: what ModernBERT was extended to
     if "model" in options:
@@ -196,7 +196,7 @@ def _read_blocks(keys: Keys, norm: NormPart, hidden_size: int, has_embed_norm: b
         }
         if len({"parallel" in kind for kind in kinds.values()}) > 1:
             raise ConfigError(
-                f"{keys.source}: layer {i} is half parallel: {kinds}; either all three are parallel, or none is"
+                f"{keys.source}: layer {i} is half parallel: {kinds}; all three must be parallel, or none"
             )
         attention = _read_attention(keys, i, hidden_size, is_rotary="rope" in kinds["attention_layer"])
         mlp = _read_mlp(keys, kinds["mlp_layer"])
@@ -270,7 +270,7 @@ def _read_head(keys: Keys, norm: NormPart) -> MlmHeadConfig:
     architecture = (keys.raw.get("architectures") or ["FlexBertForMaskedLM"])[0]
     if not str(architecture).endswith("ForMaskedLM"):
         raise ConfigError(
-            f"{keys.source} describes {architecture}; only FlexBertForMaskedLM is read from its options alone. For "
+            f"{keys.source} describes {architecture}; only FlexBertForMaskedLM is read from its options. For "
             "another head, pass config=ModelConfig(...) with that head"
         )
     transform = TransformConfig(

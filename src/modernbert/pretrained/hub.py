@@ -1,7 +1,7 @@
-"""From a name to a folder on this machine: a path as it is, or a model of the Hugging Face hub, by its own client.
+"""From a name to a folder on this machine: a path as it is, or a model of the Hugging Face hub.
 
-The client keeps what it fetched in its cache and works offline from there (HF_HUB_OFFLINE=1); HF_ENDPOINT names
-another hub, HF_TOKEN the right to private models.
+The hub's own client keeps what it fetched in its cache and works offline from there (HF_HUB_OFFLINE=1);
+HF_ENDPOINT names another hub, HF_TOKEN the right to private models.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from modernbert.errors import FolderError
 from modernbert.files import restore_interrupted
 
-# What a model folder may hold. Pickles, code, other frameworks' weights and checkpoints of training are not fetched.
+# What a model folder may hold. Pickles, code, other frameworks' weights and checkpoints are not fetched.
 _WANTED = (
     "config.json",
     "model.safetensors",
@@ -50,7 +50,7 @@ def fetch(
     cache: Path | None = None,
     offline: bool = False,
 ) -> Path:
-    """The folder behind `name`: one that exists, or the hub's model of that id, fetched where it is not cached.
+    """The folder behind `name`: one that exists, or the hub's model of that id, fetched unless it is cached.
 
     `revision` is a branch, tag or commit of the hub; `offline` looks only in the cache. Raises FolderError.
     """
@@ -72,8 +72,9 @@ def fetch(
     if not any(fetched.glob("*.safetensors")):
         found = ", ".join(sorted(path.name for path in fetched.iterdir())) or "nothing"
         raise FolderError(
-            f"the hub's model {name!r} has no weights as safetensors; of what a model folder holds it has: {found}. "
-            "Pickled weights can run code and are not fetched; transformers' save_pretrained writes safetensors"
+            f"the hub's model {name!r} has no weights as safetensors; of what a model folder holds it has: "
+            f"{found}. Pickled weights can run code and are not fetched; transformers' save_pretrained "
+            "writes safetensors"
         )
     return fetched
 
@@ -94,15 +95,15 @@ def _from_hub(name: str, revision: str | None, token: str | None, cache: Path | 
         ) from error
     except RepositoryNotFoundError as error:
         raise FolderError(
-            f"there is no folder {name!r} here and no model {name!r} on the hub; if it is private, pass token=... or "
-            "set HF_TOKEN"
+            f"there is no folder {name!r} here and no model {name!r} on the hub; if it is private, pass "
+            "token=... or set HF_TOKEN"
         ) from error
     except RevisionNotFoundError as error:
         raise FolderError(f"{name!r} has no revision {revision!r} on the hub") from error
     except LocalEntryNotFoundError as error:
         raise FolderError(
-            f"there is no folder {name!r} here, and the hub's model {name!r} is not in the cache as a whole, while the "
-            "hub is out of reach or offline was asked for; fetch it once with a connection"
+            f"there is no folder {name!r} here, and the hub's model {name!r} is not in the cache as a whole, "
+            "while the hub is out of reach or offline was asked for; fetch it once with a connection"
         ) from error
     except Exception as error:  # the client's transport has errors of its own, which change with its versions
         reason = (str(error).strip().splitlines() or [""])[0]

@@ -41,6 +41,8 @@ _ACTIVATIONS = {
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
     "silu": "torch.nn.modules.activation.SiLU",
 }
+# Settings of late interaction that add tokens to texts, or leave some out.
+_EXPANSIONS = ("query_expansion", "do_query_expansion", "query_prefix", "document_prefix", "skiplist_words")
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize", "MultiVectorMask")
 _NEW_TYPES = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
@@ -282,19 +284,14 @@ def _check_order(modules: list[Mapping[str, Any]], path: Path) -> None:
 
 
 def _refuse_expansion(folder: Path) -> None:
-    """Refuse late interaction that adds tokens to texts, in the words of Sentence Transformers or of PyLate."""
+    """Refuse late interaction that adds tokens to texts, said as Sentence Transformers or PyLate say it."""
     for name in ("config_sentence_transformers.json", "sentence_bert_config.json"):
         keys = read_json(folder / name) if (folder / name).exists() else {}
-        for key in (
-            "query_expansion",
-            "do_query_expansion",
-            "query_prefix",
-            "document_prefix",
-            "skiplist_words",
-        ):
+        for key in _EXPANSIONS:
             if keys.get(key):
                 raise FolderError(
-                    f"{folder / name}: {key}={keys[key]!r} is not supported: the vectors would not be the model's"
+                    f"{folder / name}: {key}={keys[key]!r} is not supported: the vectors would not be the "
+                    "model's"
                 )
 
 

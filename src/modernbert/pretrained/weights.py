@@ -28,7 +28,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / INDEX_FILE).exists():
         return _read_shards(folder)
     raise FolderError(
-        f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; found: {_listing(folder)}.{_pickle_hint(folder)}"
+        f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; found: {_listing(folder)}."
+        + _pickle_hint(folder)
     )
 
 
@@ -41,8 +42,8 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise FolderError(f"{path} does not exist; download or copy the folder again") from None
     except (SafetensorError, OSError) as error:
         raise FolderError(
-            f"{path} cannot be read as safetensors ({error}); it has {path.stat().st_size:,} bytes: a cut download, "
-            "or another kind of file. Fetch it again"
+            f"{path} cannot be read as safetensors ({error}); it has {path.stat().st_size:,} bytes: a cut "
+            "download, or another kind of file. Fetch it again"
         ) from error
 
 
@@ -163,7 +164,7 @@ def _shards(tensors: dict[str, Tensor], shard_bytes: int) -> list[dict[str, Tens
 
 
 def _names_by_tensor(state: Mapping[str, Any]) -> list[list[str]]:
-    """Names grouped by the parameter they belong to, in order; a tied one has two, the encoder's own first."""
+    """Names grouped by the parameter they belong to, in order; of a tied one's two the encoder's is first."""
     groups: dict[int, list[str]] = {}
     for name, tensor in state.items():
         groups.setdefault(id(tensor), []).append(name)
@@ -207,7 +208,7 @@ def _listing(folder: Path) -> str:
 def _pickle_hint(folder: Path) -> str:
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         return (
-            " Pickled weights can run code and are not read; `modernbert convert` reads research checkpoints, "
-            "and transformers' save_pretrained writes safetensors"
+            " Pickled weights can run code and are not read; `modernbert convert` reads research checkpoints "
+            "from them, and transformers' save_pretrained writes safetensors"
         )
     return ""
