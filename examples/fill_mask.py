@@ -15,7 +15,6 @@ import torch
 
 import modernbert
 from modernbert import AttentionConfig, EncoderConfig, GluConfig, MlmHeadConfig, ModelConfig, PreNormConfig
-from modernbert.pretrained.folder import Pretrained, write_folder
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIALS, "he", "walked", "to", "the", "market", "bank", "sea", "hill", "."]
@@ -38,7 +37,7 @@ def write_tiny_model(folder: Path) -> Path:
     encoder = EncoderConfig(vocab_size=len(WORDS), hidden_size=32, blocks=(block, block), max_positions=64)
     config = ModelConfig(encoder=encoder, head=MlmHeadConfig())
     tokenizer = modernbert.Tokenizer({"vocab.txt": "\n".join(WORDS).encode()})
-    write_folder(folder, Pretrained(config=config, module=config.build(), tokenizer=tokenizer))
+    modernbert.new(config, tokenizer=tokenizer).save(folder)
     return folder
 
 

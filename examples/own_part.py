@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 import modernbert
-from modernbert.pretrained.folder import Pretrained, write_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,15 +113,15 @@ def own_config() -> modernbert.ModelConfig:
 def main() -> None:
     torch.manual_seed(0)
     config = own_config()
-    module = config.build().eval()
+    fresh = modernbert.new(config, device="cpu")
     batch = modernbert.PackedBatch.from_sequences([[5, 17, 300], [9, 9, 2, 41, 7], list(range(200))])
     with torch.inference_mode():
-        vectors = module(batch)  # one for each sequence
+        vectors = fresh.module(batch)  # one for each sequence
     print(f"{len(vectors)} texts, {batch.num_tokens} tokens, vectors of {vectors.shape[1]} numbers")
 
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "my-model")
-        write_folder(folder, Pretrained(config=config, module=module))
+        fresh.save(folder)
         model = modernbert.load(folder, parts=OWN_PARTS, dtype="float32", device="cpu")
     with torch.inference_mode():
         is_same = torch.allclose(vectors, model.module(batch), atol=1e-6) and model.config == config

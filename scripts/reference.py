@@ -38,7 +38,7 @@ PAGES = (
         title="Models",
         about="Load a model and ask it.",
         module="modernbert",
-        members=("load", "Model"),
+        members=("load", "new", "Model"),
     ),
     Page(
         name="results",

@@ -14,7 +14,7 @@ PUBLIC = {
     "LearnedPositionsConfig", "MlmHeadConfig", "MlpConfig", "Model", "ModelConfig", "ModernBertError",
     "PRESETS", "PackedBatch", "ParallelConfig", "Part", "PostNormConfig", "PreNormConfig",
     "RmsNormConfig", "RotaryConfig", "SpanHeadConfig", "TagHeadConfig", "TokenEmbedHeadConfig",
-    "Tokenizer", "TransformConfig", "attend", "load",
+    "Tokenizer", "TransformConfig", "attend", "load", "new",
 }
 # fmt: on
 

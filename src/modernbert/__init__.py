@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from modernbert.heads.model import ModelConfig
     from modernbert.heads.tokens import SpanHeadConfig, TagHeadConfig
     from modernbert.heads.transform import TransformConfig
-    from modernbert.inference.loading import load
+    from modernbert.inference.loading import load, new
     from modernbert.inference.pipeline import Model
     from modernbert.kernels.attention import attend
     from modernbert.text.batch import PackedBatch
@@ -70,6 +70,7 @@ _HOME_OF = {
     "TransformConfig": "heads.transform",
     "attend": "kernels.attention",
     "load": "inference.loading",
+    "new": "inference.loading",
 }
 
 __all__ = [
@@ -105,6 +106,7 @@ __all__ = [
     "TransformConfig",
     "attend",
     "load",
+    "new",
 ]
 
 

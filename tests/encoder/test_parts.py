@@ -226,7 +226,7 @@ ATTENTION = AttentionConfig(num_heads=2)
         (lambda: LearnedPositionsConfig(num_positions=4, offset=-1), "offset must be 0 or more, found -1"),
         (lambda: EmbeddingConfig(num_token_types=-1), "num_token_types must be 0 or more, found -1"),
         (lambda: EmbeddingConfig(dropout=2.0), "EmbeddingConfig.dropout must be a probability"),
-        (lambda: replace(small_config(), blocks=()), "at least one block, found none"),
+        (lambda: replace(small_config(), blocks=()), r"at least one block, found \(\)"),
         (lambda: replace(small_config(), vocab_size=0), "EncoderConfig.vocab_size must be a whole number"),
         (
             lambda: replace(small_config(), pad_token_id=101),
@@ -288,5 +288,7 @@ def test_a_missing_field_is_an_error_and_one_with_a_default_is_not():
 
 def test_a_value_of_the_wrong_kind_is_an_error_that_names_the_part():
     data = {"kind": "encoder", "vocab_size": 10, "hidden_size": 8, "blocks": 3}
-    with pytest.raises(ConfigError, match=r"EncoderConfig cannot be made of .*'blocks': 3"):
+    with pytest.raises(ConfigError, match=r"EncoderConfig.blocks must be a tuple .* found 3"):
         from_json(data, PARTS)
+    with pytest.raises(ConfigError, match=r"RotaryConfig cannot be made of .*'theta': 'high'"):
+        from_json({"kind": "rotary", "theta": "high"}, PARTS)

@@ -233,3 +233,19 @@ def test_a_folder_that_is_none_says_so(tmp_path):
 def test_arguments_are_checked_before_the_work(model_of):
     with pytest.raises(InputError, match="max_length must be 1 or more, found -3"):
         model_of("embed").embed(TEXTS, max_length=-3)
+
+
+def test_a_new_model_is_built_from_its_parts_and_saves_as_it_is(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = byte_level()
+    config = modernbert.ModelConfig(encoder=tiny_modernbert(tokenizer.vocab_size))
+    made = modernbert.new(config, tokenizer=tokenizer, device="cpu")
+    made.save(tmp_path / "made")
+    loaded = modernbert.load(tmp_path / "made", dtype="float32", device="cpu")
+    np.testing.assert_allclose(loaded.embed(TEXTS), made.embed(TEXTS), atol=TOLERANCE)
+
+
+def test_a_new_model_whose_tokenizer_is_too_large_for_it_is_refused():
+    small = replace(tiny_modernbert(10), pad_token_id=None)
+    with pytest.raises(FolderError, match="the embedding of the model only 10"):
+        modernbert.new(modernbert.ModelConfig(encoder=small), tokenizer=byte_level())

@@ -1,8 +1,8 @@
 """One layer of an encoder: attention, an MLP, and where the norms stand around them.
 
-    pre-norm   x + attn(norm(x)), then x + mlp(norm(x))        ModernBERT
-    post-norm  norm(x + attn(x)), then norm(x + mlp(x))        BERT
-    parallel   x + attn(norm(x)) + mlp(norm(x)), one norm      GPT-J
+pre-norm   x + attn(norm(x)), then x + mlp(norm(x))        ModernBERT
+post-norm  norm(x + attn(x)), then norm(x + mlp(x))        BERT
+parallel   x + attn(norm(x)) + mlp(norm(x)), one norm      GPT-J
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import torch
 from torch import nn
@@ -61,8 +61,10 @@ class EncoderConfig(Part):
 
     def __post_init__(self) -> None:
         require_positive(self, "vocab_size", "hidden_size", "max_positions")
-        if not self.blocks:
-            raise ConfigError("an encoder needs at least one block, found none")
+        if not isinstance(cast(object, self.blocks), tuple) or not self.blocks:
+            raise ConfigError(
+                f"EncoderConfig.blocks must be a tuple of at least one block, found {self.blocks!r}"
+            )
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise ConfigError(
                 f"pad_token_id {self.pad_token_id} lies outside the vocabulary of {self.vocab_size}"

@@ -36,8 +36,9 @@ class InitConfig(Part):
         fan_in           normal, 1 / sqrt(fan in)
         kaiming_normal   He et al. 2015, for ReLU
 
-    L layers, l counts them from 0. Truncation is at `cutoff` standard deviations (mitchell: 3). `has_small_embedding` draws the token table from
-    uniform(-1e-4, 1e-4), which only works with an embedding norm.
+    L layers, l counts them from 0. Truncation is at `cutoff` standard deviations (mitchell: 3).
+    `has_small_embedding` draws the token table from uniform(-1e-4, 1e-4), which only works with an embedding
+    norm.
     """
 
     kind: ClassVar[str] = "init"

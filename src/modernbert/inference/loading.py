@@ -9,10 +9,12 @@ import torch
 
 from modernbert import bundled
 from modernbert.encoder.config import Part
+from modernbert.heads.model import ModelConfig
 from modernbert.inference.pipeline import Model
 from modernbert.kernels.hardware import resolve_device, resolve_dtype
-from modernbert.pretrained.folder import read_folder
+from modernbert.pretrained.folder import Pretrained, check_vocabulary, read_folder
 from modernbert.pretrained.hub import fetch
+from modernbert.text.tokenizer import Tokenizer
 
 
 def load(
@@ -52,3 +54,24 @@ def load(
         )
     pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict)
     return Model(pretrained, device=chosen_device, backend=backend, name=str(name))
+
+
+def new(
+    config: ModelConfig,
+    *,
+    tokenizer: Tokenizer | None = None,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device = "auto",
+    backend: str = "auto",
+) -> Model:
+    """Build a model from its parts, with fresh weights drawn from torch's global generator.
+
+    config = ModelConfig(encoder=PRESETS["ettin-17m"](), head=MlmHeadConfig())
+    modernbert.new(config, tokenizer=Tokenizer.from_folder(folder)).save("my-model")
+    """
+    chosen_device = resolve_device(device)
+    module = config.build().to(resolve_dtype(dtype, chosen_device))
+    pretrained = Pretrained(config=config, module=module, tokenizer=tokenizer)
+    if tokenizer is not None:
+        check_vocabulary("the new model", pretrained)
+    return Model(pretrained, device=chosen_device, backend=backend, name="new model")

@@ -232,7 +232,7 @@ def _read_attention(keys: Keys, layer: int, hidden_size: int, *, is_rotary: bool
         size = local_size or size
     rotary = RotaryConfig(
         theta=float(theta),
-        fraction=_fraction(size or head_dim, head_dim),
+        fraction=(size or head_dim) / head_dim,
         is_interleaved=keys.take("rotary_emb_interleaved", False),
     )
     return AttentionConfig(
@@ -244,12 +244,6 @@ def _read_attention(keys: Keys, layer: int, hidden_size: int, *, is_rotary: bool
         dropout=float(keys.take("attention_probs_dropout_prob", 0.0)),
         out_dropout=float(keys.take("attn_out_dropout_prob", 0.0)),
     )
-
-
-def _fraction(size: int, head_dim: int) -> float:
-    """The part of a head that has `size` numbers, such that rounding down gives `size` again."""
-    fraction = size / head_dim
-    return fraction if int(head_dim * fraction) == size else math.nextafter(fraction, 1.0)
 
 
 def _read_mlp(keys: Keys, kind: str) -> MlpConfig | GluConfig:

@@ -151,11 +151,11 @@ def describe_layout(config: ModelConfig) -> str:
     return written["model_type"] if written else f"{OWN_MODEL_TYPE} (transformers has no words for {reason})"
 
 
-def check_vocabulary(folder: Path, model: Pretrained) -> None:
+def check_vocabulary(source: Path | str, model: Pretrained) -> None:
     """Raise FolderError where the tokenizer has entries that the model's embedding has no row for."""
     if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.encoder.vocab_size:
         raise FolderError(
-            f"{folder}: the tokenizer has {model.tokenizer.vocab_size} entries, the embedding of the model "
+            f"{source}: the tokenizer has {model.tokenizer.vocab_size} entries, the embedding of the model "
             f"only {model.config.encoder.vocab_size}: tokenizer.json and config.json do not belong together"
         )
 
