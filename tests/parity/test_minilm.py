@@ -105,7 +105,7 @@ def test_sts_b_has_the_same_vectors_and_the_same_correlation(ours, theirs, data_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "expected"), [("scifact", 0.6451), ("cranfield", 0.0)])
+@pytest.mark.parametrize(("name", "expected"), [("scifact", 0.6451), ("cranfield", 0.4979)])
 def test_retrieval_has_the_same_ndcg(ours, theirs, data_root, name, expected):
     collection = read_collection(data_root / "retrieval" / name)
     documents, queries = [*collection.documents.values()], [*collection.queries.values()]
