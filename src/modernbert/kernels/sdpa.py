@@ -49,10 +49,12 @@ def _neighbours_of_equal_length(call: AttentionCall) -> Iterator[tuple[slice, in
     start = 0
     for length, group in groupby(lengths):
         num_sequences = len(list(group))
-        end = start + length * num_sequences
-        if end > start:
-            yield slice(start, end), num_sequences
-        start = end
+        # a long sequence of a local layer goes alone: only then are its overlapping blocks views, not copies
+        is_cut = call.window_each_side is not None and length > call.window_each_side + 1
+        together = 1 if is_cut else num_sequences
+        for _ in range(num_sequences // together if length else 0):
+            yield slice(start, start + length * together), together
+            start += length * together
 
 
 def _group(call: AttentionCall, rows: slice, num_sequences: int) -> Float[Tensor, "t H K"]:
