@@ -76,9 +76,9 @@ def folder_being_written(target: Path) -> Generator[Path]:
     try:
         yield temporary
         _fsync_tree(temporary)
-        if target.exists():
-            shutil.copymode(target, temporary)
         with _locked(target.parent):
+            if target.exists():
+                shutil.copymode(target, temporary)
             _put_in_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

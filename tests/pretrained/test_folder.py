@@ -117,7 +117,7 @@ def test_an_unknown_part_is_an_error_that_shows_the_call(tmp_path):
         (("kind",), "encoder", "EncoderConfig has no field encoder, head"),
         (("encoder", "window"), 3, "EncoderConfig has no field window; its fields are blocks, "),
         (("encoder", "hidden_size"), "16", "EncoderConfig.hidden_size must be a whole number"),
-        (("encoder", "blocks"), [], "an encoder needs at least one block"),
+        (("encoder", "blocks"), [], "must be a tuple of at least one block"),
         (("encoder", "init", "family"), "mine", "unknown initialisation 'mine'"),
         (("encoder", "embedding"), {"kind": "nothing"}, "unknown part 'nothing'"),
     ],

@@ -115,8 +115,8 @@ def _inner_blocks(
 
 
 def _block_size(window: int) -> int:
-    """Queries a block: two windows, so that half the scores are inside the band; and enough to be fast."""
-    return max(2 * window, 32)
+    """Queries a block: one window, so that two thirds of the scores are inside the band; enough to be fast."""
+    return max(window, 32)
 
 
 @lru_cache(maxsize=16)
