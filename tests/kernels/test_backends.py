@@ -20,7 +20,7 @@ FP32_TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 # the way, 2**-8 each, of outputs near 1 and gradients up to about 4.
 BF16_TOLERANCE = {"atol": 3e-2, "rtol": 3e-2}
 
-# sdpa.py cuts into blocks of max(2 * window, 32): lengths at, just below and just above every bound of these
+# sdpa.py cuts into blocks of max(window, 32): lengths at, just below and just above every bound of these
 WINDOWS_AND_LENGTHS = [
     pytest.param(window, lengths, id=f"window={window}-{name}")
     for window in (None, 0, 1, 2, 7, 16, 17, 64, 10_000)
@@ -139,8 +139,8 @@ def test_the_scores_that_a_local_layer_computes_grow_with_the_text_and_not_with_
     for length in (1000, 2000, 4000, 8000):
         num_scores.clear()
         sdpa().attend(random_call([length], window_each_side=window, num_heads=1, head_dim=2))
-        # blocks of max(2 * window, 32) queries see window more keys on both sides
-        assert sum(num_scores) <= length * (max(2 * window, 32) + 2 * window)
+        # blocks of max(window, 32) queries see window more keys on both sides
+        assert sum(num_scores) <= length * (max(window, 32) + 2 * window)
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "reference"])

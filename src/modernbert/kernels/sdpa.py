@@ -115,7 +115,7 @@ def _inner_blocks(
 
 
 def _block_size(window: int) -> int:
-    """Queries a block: one window, so that two thirds of the scores are inside the band; enough to be fast."""
+    """Queries a block: one window, so that two thirds of the scores lie in the band; enough to be fast."""
     return max(window, 32)
 
 
