@@ -38,6 +38,7 @@ docs: .venv/.dev ## write docs/reference anew from the docstrings
 	$(BIN)/python scripts/reference.py
 
 bench: .venv/.dev ## run the benchmarks and write their results (half an hour)
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/local_attention.py
 

@@ -79,6 +79,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def description() -> str:
+    """The processor and the versions, for the head of what a benchmark prints."""
+    here = machine()
+    found = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
+    return f"{here['processor']}, {here['threads']} threads, {' '.join(here['capabilities'])}\n{found}"
+
+
 def results_path(name: str, suffix: str = ".json") -> Path:
     """Where the results of the benchmark `name` on this processor go."""
     return RESULTS / f"{name}-{_slug(processor_name())}{suffix}"

@@ -7,6 +7,8 @@
      |- TokenizerError   a tokenizer file that cannot be read, or a text it cannot encode
      |- InputError       an argument that makes no sense: empty, too long, of the wrong kind
      |   `- TooLongError a text longer than the model, where nothing may be cut
+     |- CorpusError      text, shards or a stream of them that cannot be read, or do not fit together
+     |- TrainingError    a recipe that makes no sense, a run that cannot go on
      |- BackendError     no attention backend, device or dtype can serve the call
      `- TaskError        the model has no head for what was asked
 
@@ -41,6 +43,14 @@ class InputError(ModernBertError, ValueError):
 
 class TooLongError(InputError):
     """A text is longer than the model and the caller asked that nothing be cut."""
+
+
+class CorpusError(ModernBertError, ValueError):
+    """Text, shards or a stream of them that cannot be read, or do not fit together."""
+
+
+class TrainingError(ModernBertError, ValueError):
+    """A recipe that makes no sense, or a run that cannot go on."""
 
 
 class BackendError(ModernBertError, ValueError):

@@ -104,10 +104,18 @@ class TextEmbedder(nn.Module):
         """One vector for each sequence, in fp32."""
         return self.embed(self.model(batch, backend), batch.cu_seqlens)
 
-    def embed(self, hidden: Float[Tensor, "T D"], cu_seqlens: Int[Tensor, "S+1"]) -> Float[Tensor, "S E"]:
-        """From the encoder's hidden states to vectors; pooling and what follows run in fp32."""
+    def embed(
+        self,
+        hidden: Float[Tensor, "T D"],
+        cu_seqlens: Int[Tensor, "S+1"],
+        num_before: Int[Tensor, "S"] | None = None,
+    ) -> Float[Tensor, "S E"]:
+        """From the encoder's hidden states to vectors; pooling and what follows run in fp32.
+
+        `num_before` as in `pool`: tokens of each sequence that were seen, but are not among `hidden`.
+        """
         hidden = hidden.float()
-        pooled = torch.cat([pool(hidden, cu_seqlens, mode) for mode in self.poolings], dim=-1)
+        pooled = torch.cat([pool(hidden, cu_seqlens, mode, num_before) for mode in self.poolings], dim=-1)
         return _finish(self.dense, pooled, self.is_normalized)
 
 

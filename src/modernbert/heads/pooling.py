@@ -15,12 +15,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def pool(x: Float[Tensor, "T D"], cu_seqlens: Int[Tensor, "S+1"], mode: str) -> Float[Tensor, "S D"]:
+def pool(
+    x: Float[Tensor, "T D"],
+    cu_seqlens: Int[Tensor, "S+1"],
+    mode: str,
+    num_before: Int[Tensor, "S"] | None = None,
+) -> Float[Tensor, "S D"]:
     """Pool each sequence by `mode`, one of POOLINGS; sums run in fp32 whatever the dtype of `x`, which the
     result keeps.
+
+    `num_before` says how many tokens of each sequence (those of a prompt) stand before the ones in `x`: the
+    weights of "weightedmean" count through them.
     """
     if mode not in POOLINGS:
         raise ConfigError(f"unknown pooling {mode!r}; there are: {', '.join(POOLINGS)}")
+    if mode == "weightedmean":
+        return _weighted_mean(x, cu_seqlens, num_before).to(x.dtype)
     return POOLINGS[mode](x, cu_seqlens).to(x.dtype)
 
 
@@ -40,12 +50,13 @@ def _mean_sqrt(x: Tensor, cu_seqlens: Tensor) -> Tensor:
     return _sum(x, cu_seqlens) / cu_seqlens.diff()[:, None].sqrt()
 
 
-def _weighted_mean(x: Tensor, cu_seqlens: Tensor) -> Tensor:
+def _weighted_mean(x: Tensor, cu_seqlens: Tensor, num_before: Tensor | None = None) -> Tensor:
     """Later tokens count more: weights 1, 2, 3, ... (Muennighoff 2022, arXiv 2202.08904)."""
     lengths = cu_seqlens.diff().long()  # the sum of 1 to n outgrows 32 bits
-    starts = cu_seqlens[:-1].repeat_interleave(lengths)
+    before = torch.zeros_like(lengths) if num_before is None else num_before.long()
+    starts = (cu_seqlens[:-1] - before).repeat_interleave(lengths)
     weight = 1.0 + torch.arange(x.shape[0], device=x.device) - starts  # [T]
-    total = lengths * (lengths + 1) / 2
+    total = lengths * (lengths + 1) / 2 + lengths * before
     return _sum(x.float() * weight[:, None], cu_seqlens) / total[:, None]
 
 

@@ -50,7 +50,7 @@ def embed_batch(
     is_pooled = batch.position_ids >= first.repeat_interleave(batch.lengths)  # [T]
     cu_seqlens = nn.functional.pad((batch.lengths - first).cumsum(0), (1, 0))
     hidden = embedder.model(batch, backend)[is_pooled]
-    return list(embedder.embed(hidden, cu_seqlens).cpu().numpy())
+    return list(embedder.embed(hidden, cu_seqlens, first).cpu().numpy())
 
 
 def join_vectors(

@@ -1,16 +1,17 @@
 """Flash attention on CUDA, through the variable-length form that is part of torch: no package to install.
 
 Only the mapping of arguments is ours. torch counts a window as (keys to the left, keys to the right), with -1
-for all of them, and wants int32 offsets; both ends of the window are inclusive there as here.
+for all of them, and wants int32 offsets; both ends of the window are inclusive there as here. The module is
+imported by the first call: it takes over a second, which nobody without a GPU should wait for.
 """
 
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.attention import varlen
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from modernbert.kernels.call import AttentionCall
 
 LARGEST_HEAD_DIM = 256
-# One split of the keys keeps a text's result independent of its batch mates; old releases cannot be asked.
-_BATCH_INVARIANT: dict[str, Any] = (
-    {"num_splits": 1} if "num_splits" in inspect.signature(varlen.varlen_attn).parameters else {}
-)
 
 
 def unsupported(call: AttentionCall) -> list[str]:
@@ -44,6 +41,8 @@ def unsupported(call: AttentionCall) -> list[str]:
 
 def attend(call: AttentionCall) -> Float[Tensor, "T H K"]:
     """Attention by torch's own varlen kernel."""
+    from torch.nn.attention import varlen
+
     window = call.window
     bounds = call.cu_seqlens.to(torch.int32)
     out = varlen.varlen_attn(
@@ -56,7 +55,17 @@ def attend(call: AttentionCall) -> Float[Tensor, "T H K"]:
         call.max_seqlen,
         scale=call.scale,
         window_size=(-1, -1) if window is None else (window, window),
-        **_BATCH_INVARIANT,
+        **_batch_invariant(),
     )
     assert isinstance(out, torch.Tensor)  # a tuple comes only where return_aux was asked for
     return out
+
+
+@cache
+def _batch_invariant() -> dict[str, Any]:
+    """One split of the keys keeps a text's result independent of its batch mates; old releases cannot be
+    asked.
+    """
+    from torch.nn.attention import varlen
+
+    return {"num_splits": 1} if "num_splits" in inspect.signature(varlen.varlen_attn).parameters else {}

@@ -1,7 +1,8 @@
 """From a name to a folder on this machine: a path as it is, or a model of the Hugging Face hub.
 
 The hub's own client keeps what it fetched in its cache and works offline from there (HF_HUB_OFFLINE=1);
-HF_ENDPOINT names another hub, HF_TOKEN the right to private models.
+HF_ENDPOINT names another hub, HF_TOKEN the right to private models. The client is imported when the hub is
+asked: who loads a folder of their own does not wait for it.
 """
 
 from __future__ import annotations
@@ -9,14 +10,6 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-
-import huggingface_hub
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from modernbert.errors import FolderError
 from modernbert.files import restore_interrupted
@@ -80,6 +73,14 @@ def fetch(
 
 
 def _from_hub(name: str, revision: str | None, token: str | None, cache: Path | None, offline: bool) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     try:
         fetched = huggingface_hub.snapshot_download(
             name,
