@@ -28,7 +28,7 @@ LEVELS = (
 LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 # kernels take tensors and know nothing of text; the value that encoders pass around is a PackedBatch
 OWNERS = {
-    "tokenizers": ("text/tokenizer.py",),
+    "tokenizers": ("text/tokenizer",),
     "flash_attn": ("kernels/flash.py",),
     "torch.nn.attention": ("kernels/",),
     "safetensors": ("pretrained/",),
@@ -37,6 +37,12 @@ OWNERS = {
     "lancedb": ("search/",),
     "fastapi": ("server/",),
     "matplotlib": ("plots.py",),
+    "tensorboard": ("training/journal.py",),
+    "torch.utils.tensorboard": ("training/journal.py",),
+    "optimi": ("training/stable_adamw.py",),
+    "pyarrow": ("corpus/",),
+    "fsspec": ("corpus/",),
+    "zstandard": ("corpus/",),
     "tqdm": ("progress.py",),
     "click": ("cli/",),
 }

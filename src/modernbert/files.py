@@ -85,6 +85,22 @@ def folder_being_written(target: Path) -> Generator[Path]:
         _unlock(lock)
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Generator[bool]:
+    """Hold a folder as ours for the length of the block; yields False where another process holds it.
+
+    The hold ends with the process, however it ends. Where the system has no locks nobody is kept out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".held"
+    path.touch()
+    lock = _lock(path)
+    try:
+        yield lock is not None or fcntl is None
+    finally:
+        _unlock(lock)
+
+
 def restore_interrupted(target: Path) -> None:
     """Put back the folder that a kill between two renames left under another name, if there is one."""
     if target.exists():

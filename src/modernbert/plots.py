@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,85 @@ def similarity_heatmap(
         _write_labels(axes, labels_a, labels_b, is_level)
         _write_values(axes, matrix)
     _save(figure, path)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """One small chart: lines by their names, each as its points (x, y); faint lines lie behind, unnamed.
+
+    `marks` are places on the x axis with a word each, such as where a phase begins.
+    """
+
+    title: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    faint: Sequence[tuple[float, float]] = ()
+    marks: Mapping[str, float] | None = None
+    is_logarithmic: bool = False
+    unit: str = ""
+
+
+def curves(panels: Sequence[Panel], path: Path, *, title: str, x_label: str) -> None:
+    """Draw panels three to a row, with one x axis, into a PNG file.
+
+    Raises InputError where there is nothing to draw, ModernBertError without matplotlib.
+    """
+    drawn = [panel for panel in panels if any(panel.lines.values())]
+    if not drawn:
+        raise InputError("there is nothing to draw yet: no line has a point")
+    num_columns = min(3, len(drawn))
+    num_rows = -(-len(drawn) // num_columns)
+    figure = _new_figure(5.2 * num_columns, 0.5 + 3.4 * num_rows)
+    figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
+    for index, panel in enumerate(drawn):
+        _draw_panel(figure.add_subplot(num_rows, num_columns, index + 1), panel, x_label)
+    _save(figure, path)
+
+
+def _draw_panel(axes: Axes, panel: Panel, x_label: str) -> None:
+    if panel.faint:
+        axes.plot(*zip(*panel.faint, strict=True), color="#c5cdd6", linewidth=0.6)
+    for (name, points), colour in zip(panel.lines.items(), _colours(), strict=False):
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.6, label=name)
+            if len(points) == 1:
+                axes.plot(*points[0], "o", color=colour, markersize=4)
+    if panel.is_logarithmic:
+        axes.set_yscale("log")
+    for name, x in (panel.marks or {}).items():
+        axes.axvline(x, color="#9aa5b1", linewidth=0.8, linestyle=":")
+        axes.annotate(
+            name,
+            (x, 1.0),
+            (3, -3),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            color="#6b7785",
+            fontsize=8,
+            va="top",
+            rotation=90,
+        )
+    axes.set_title(panel.title, loc="left", fontsize=10.5, color=INK)
+    axes.set_xlabel(x_label, fontsize=9, color=INK)
+    axes.set_ylabel(panel.unit, fontsize=9, color=INK)
+    axes.xaxis.set_major_formatter(lambda value, _: _counted(value))
+    axes.tick_params(colors=INK, labelsize=8.5, length=3)
+    axes.grid(color="#e4e9ee", linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(panel.lines) > 1:
+        axes.legend(frameon=False, fontsize=8.5)
+
+
+def _counted(value: float) -> str:
+    """A count on an axis: 20M, 1.5k."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}" if math.isfinite(value) else ""
+
+
+def _colours() -> Sequence[str]:
+    """Told apart by colour-blind readers too (Okabe and Ito 2008)."""
+    return ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1f2933", "#999999")
 
 
 def _write_labels(axes: Axes, labels_a: Sequence[str], labels_b: Sequence[str], is_level: bool) -> None:

@@ -25,3 +25,29 @@ def progress(
         delay=1.0,
         leave=False,
     )
+
+
+class Bar:
+    """A bar that is moved by hand, for work that counts in its own unit; the same rules as `progress`."""
+
+    def __init__(self, *, label: str, total: int, unit: str, done: int = 0) -> None:
+        self._bar = tqdm(
+            desc=label,
+            total=total,
+            initial=done,
+            unit=unit,
+            unit_scale=True,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            smoothing=0.1,
+        )
+
+    def advance(self, count: int, facts: str = "") -> None:
+        """Count so much more as done, and show `facts` behind the bar."""
+        self._bar.set_postfix_str(facts, refresh=False)
+        self._bar.update(count)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()

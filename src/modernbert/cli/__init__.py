@@ -16,8 +16,11 @@ import click
 
 from modernbert import __version__
 from modernbert.cli.ask import answer, classify, fill_mask, rerank, tag
+from modernbert.cli.corpus import shard, tokenizer
 from modernbert.cli.folders import convert, info
 from modernbert.cli.output import note
+from modernbert.cli.surgery import average, resize, tile
+from modernbert.cli.training import pretrain, runs
 from modernbert.cli.vectors import embed, similarity
 from modernbert.errors import ModernBertError
 
@@ -91,5 +94,9 @@ def verbs(ctx: click.Context, debug: bool) -> None:
         ctx.color = False
 
 
-for verb in (fill_mask, embed, similarity, rerank, classify, tag, answer, info, convert):
+VERBS = (
+    *(fill_mask, embed, similarity, rerank, classify, tag, answer, info, convert),
+    *(tokenizer, shard, pretrain, runs, average, tile, resize),
+)
+for verb in VERBS:
     verbs.add_command(verb)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from modernbert.encoder.config import Part, require_positive
 from modernbert.encoder.embedding import EmbeddingConfig, NormPart
@@ -76,11 +77,16 @@ class EncoderConfig(Part):
 
 
 class Encoder(nn.Module):
-    """Call it with a PackedBatch; parameters are named as published, so that their files load as they are."""
+    """Call it with a PackedBatch; parameters are named as published, so that their files load as they are.
+
+    With `recomputes_layers` set, training keeps what goes into each layer and computes the rest again in the
+    backward pass (gradient checkpointing): memory for time.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.recomputes_layers = False
         self.embeddings = config.embedding.build(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(block.build(config.hidden_size) for block in config.blocks)
         self.final_norm = (
@@ -91,8 +97,13 @@ class Encoder(nn.Module):
     def forward(self, batch: PackedBatch, backend: str = "auto") -> Float[Tensor, "T D"]:
         """The last hidden state of every token of the pack; `backend` names the attention kernel."""
         x = self.embeddings(batch)  # [T, D]
+        recomputes = self.recomputes_layers and torch.is_grad_enabled()
         for layer in self.layers:
-            x = layer(x, batch, backend)
+            x = (
+                checkpoint(layer, x, batch, backend, use_reentrant=False)
+                if recomputes
+                else layer(x, batch, backend)
+            )
         return self.final_norm(x)
 
 

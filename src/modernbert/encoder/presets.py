@@ -39,27 +39,27 @@ PARTS: tuple[type[Part], ...] = (
 
 def modernbert_base() -> EncoderConfig:
     """ModernBERT-base: 149 M parameters, 22 layers, English and code."""
-    return _modernbert(num_layers=22, hidden_size=768, num_heads=12, intermediate_size=1152)
+    return modernbert_sized(num_layers=22, hidden_size=768, num_heads=12, intermediate_size=1152)
 
 
 def modernbert_large() -> EncoderConfig:
     """ModernBERT-large: 395 M parameters, 28 layers."""
-    return _modernbert(num_layers=28, hidden_size=1024, num_heads=16, intermediate_size=2624)
+    return modernbert_sized(num_layers=28, hidden_size=1024, num_heads=16, intermediate_size=2624)
 
 
 def ettin_17m() -> EncoderConfig:
     """Ettin encoder of 17 M parameters: ModernBERT's parts and tokenizer, open data."""
-    return _modernbert(num_layers=7, hidden_size=256, num_heads=4, intermediate_size=384)
+    return modernbert_sized(num_layers=7, hidden_size=256, num_heads=4, intermediate_size=384)
 
 
 def ettin_32m() -> EncoderConfig:
     """Ettin encoder of 32 M parameters."""
-    return _modernbert(num_layers=10, hidden_size=384, num_heads=6, intermediate_size=576)
+    return modernbert_sized(num_layers=10, hidden_size=384, num_heads=6, intermediate_size=576)
 
 
 def ettin_68m() -> EncoderConfig:
     """Ettin encoder of 68 M parameters."""
-    return _modernbert(num_layers=19, hidden_size=512, num_heads=8, intermediate_size=768)
+    return modernbert_sized(num_layers=19, hidden_size=512, num_heads=8, intermediate_size=768)
 
 
 def ettin_150m() -> EncoderConfig:
@@ -74,7 +74,7 @@ def ettin_400m() -> EncoderConfig:
 
 def ettin_1b() -> EncoderConfig:
     """Ettin encoder of 1 B parameters."""
-    return _modernbert(num_layers=28, hidden_size=1792, num_heads=28, intermediate_size=3840)
+    return modernbert_sized(num_layers=28, hidden_size=1792, num_heads=28, intermediate_size=3840)
 
 
 def mmbert_small() -> EncoderConfig:
@@ -107,6 +107,32 @@ def xlm_roberta_base() -> EncoderConfig:
     return _roberta(vocab_size=250_002)
 
 
+def modernbert_sized(
+    *,
+    num_layers: int,
+    hidden_size: int,
+    num_heads: int,
+    intermediate_size: int,
+    vocab_size: int = 50_368,
+    local_theta: float = 10_000.0,
+    pad_token_id: int = 50_283,
+) -> EncoderConfig:
+    """ModernBERT's design in another size: GeGLU, no biases, and every third layer global.
+
+    The first layer needs no attention norm, as the embeddings have just had theirs.
+    """
+    everywhere = AttentionConfig(num_heads=num_heads, rotary=RotaryConfig(theta=160_000.0))
+    nearby = AttentionConfig(num_heads=num_heads, window_each_side=64, rotary=RotaryConfig(theta=local_theta))
+    mlp = GluConfig(intermediate_size=intermediate_size)
+    blocks = [
+        PreNormConfig(attention=everywhere if i % 3 == 0 else nearby, mlp=mlp) for i in range(num_layers)
+    ]
+    blocks[0] = replace(blocks[0], attention_norm=None)
+    return EncoderConfig(
+        vocab_size=vocab_size, hidden_size=hidden_size, blocks=tuple(blocks), pad_token_id=pad_token_id
+    )
+
+
 PRESETS: Mapping[str, Callable[[], EncoderConfig]] = MappingProxyType(
     {
         "modernbert-base": modernbert_base,
@@ -127,31 +153,8 @@ PRESETS: Mapping[str, Callable[[], EncoderConfig]] = MappingProxyType(
 )
 
 
-def _modernbert(
-    *,
-    num_layers: int,
-    hidden_size: int,
-    num_heads: int,
-    intermediate_size: int,
-    vocab_size: int = 50_368,
-    local_theta: float = 10_000.0,
-    pad_token_id: int = 50_283,
-) -> EncoderConfig:
-    """Every third layer is global; the first needs no attention norm, the embeddings have just had theirs."""
-    everywhere = AttentionConfig(num_heads=num_heads, rotary=RotaryConfig(theta=160_000.0))
-    nearby = AttentionConfig(num_heads=num_heads, window_each_side=64, rotary=RotaryConfig(theta=local_theta))
-    mlp = GluConfig(intermediate_size=intermediate_size)
-    blocks = [
-        PreNormConfig(attention=everywhere if i % 3 == 0 else nearby, mlp=mlp) for i in range(num_layers)
-    ]
-    blocks[0] = replace(blocks[0], attention_norm=None)
-    return EncoderConfig(
-        vocab_size=vocab_size, hidden_size=hidden_size, blocks=tuple(blocks), pad_token_id=pad_token_id
-    )
-
-
 def _mmbert(*, hidden_size: int, num_heads: int) -> EncoderConfig:
-    return _modernbert(
+    return modernbert_sized(
         num_layers=22,
         hidden_size=hidden_size,
         num_heads=num_heads,

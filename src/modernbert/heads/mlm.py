@@ -1,4 +1,6 @@
-"""Masked language modelling: from hidden states to a score for every entry of the vocabulary."""
+"""Masked language modelling: from hidden states to a score for every entry of the vocabulary, and to the loss
+of guessing masked tokens, which never holds all of these scores.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from torch import nn
 from modernbert.encoder.config import Part
 from modernbert.encoder.encoder import Encoder, initialize_like
 from modernbert.heads.transform import TransformConfig, build_transform
+from modernbert.kernels.cross_entropy import CrossEntropySums, linear_cross_entropy
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -52,6 +55,26 @@ class MaskedLanguageModel(nn.Module):
         """Logits at the tokens named by `positions` (indices into the pack), or at all T of them."""
         hidden = self.model(batch, backend)  # [T, D]
         return self.logits(hidden if positions is None else hidden[positions])
+
+    def loss(
+        self,
+        batch: PackedBatch,
+        positions: Int[Tensor, "M"],
+        labels: Int[Tensor, "M"],
+        backend: str = "auto",
+        *,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+    ) -> CrossEntropySums:
+        """How badly the tokens at `positions` (indices into the pack) are guessed: sums, not means.
+
+        Head and decoder run at these positions only, and their logits never exist all at once
+        (`kernels.cross_entropy`, which also defines the two options).
+        """
+        hidden = self.head(self.model(batch, backend)[positions])  # [M, D]
+        return linear_cross_entropy(
+            hidden, self.decoder.weight, self.decoder.bias, labels, label_smoothing=label_smoothing, z_loss=z_loss
+        )
 
     def logits(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M V"]:
         """Scores of every vocabulary entry from hidden states."""

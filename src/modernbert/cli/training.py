@@ -1,0 +1,149 @@
+"""The verbs about training: pretrain runs a recipe, runs shows what has been run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modernbert.cli.output import json_option, note, print_json, print_table
+
+
+@click.command()
+@click.argument("recipe")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Shards to learn from, written by `modernbert shard`.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The run's folder; one that was begun goes on.",
+)
+@click.option(
+    "--valid",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Shards to be measured on; without it one document in a hundred is held back for that.",
+)
+@click.option("--start-from", metavar="MODEL", help="Go on from a model folder instead of fresh weights.")
+@click.option("--tokens", metavar="N", help="Train on so many tokens, such as 20M; phases keep their shares.")
+@click.option("--seed", type=int, help="Another seed than the recipe's.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")
+@click.option("--backend", default="auto", show_default=True, help="The attention kernel.")
+@click.option(
+    "--shard-model", is_flag=True, help="Spread parameters over processes (FSDP2) instead of copying them."
+)
+@click.option("--recompute", is_flag=True, help="Save memory: compute layers again in the backward pass.")
+@click.option(
+    "--compile", "compiles", is_flag=True, help="Use torch.compile; goes on without where it fails."
+)
+@click.pass_context
+def pretrain(
+    ctx: click.Context,
+    recipe: str,
+    data: Path,
+    out: Path,
+    valid: Path | None,
+    start_from: str | None,
+    tokens: str | None,
+    seed: int | None,
+    device: str,
+    backend: str,
+    shard_model: bool,
+    recompute: bool,
+    compiles: bool,
+) -> None:
+    """Train a model from text: RECIPE is a name (tiny, nano, base, large, own_language) or a file.
+
+    Ctrl-C, a kill or a power cut lose nothing but a few minutes: run the same command again.
+
+    \b
+    modernbert pretrain tiny --data shards/ --out runs/first
+    torchrun --nproc-per-node 8 -m modernbert pretrain base --data shards/ --out runs/base
+    """
+    from modernbert.recipes import find
+    from modernbert.training.run import Switches, pretrain
+
+    count = None if tokens is None else parse_count(tokens)
+    chosen = find(recipe, tokens=count, seed=seed, start_from=start_from)
+    switches = Switches(
+        device=device,
+        backend=backend,
+        spread="shard" if shard_model else "replicate",
+        recomputes_layers=recompute,
+        compiles=compiles,
+    )
+    final = pretrain(chosen, data, out, valid=valid, switches=switches)
+    if final is None:
+        note(f"stopped and saved; run the same command to go on from {out}")
+        ctx.exit(0)
+    note(
+        f"finished: {final} is a model folder. Try it: "
+        f"modernbert fill-mask --model {final} 'He walked to the [MASK].'"
+    )
+
+
+def parse_count(text: str) -> int:
+    """A number of tokens: 20000000, 20_000_000, 20M, 1.5B or 300k."""
+    units = {"k": 10**3, "m": 10**6, "b": 10**9}
+    cleaned = text.strip().lower().replace("_", "").replace(",", "")
+    unit = units.get(cleaned[-1:], 1)
+    try:
+        count = int(float(cleaned.rstrip("kmb")) * unit)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise click.BadParameter(
+            f"{text!r} is no number of tokens; write 20000000, 20M or 1.5B", param_hint="--tokens"
+        )
+    return count
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@json_option
+def runs(folder: Path, as_json: bool) -> None:
+    """A table of the runs in FOLDER, and the curves of each as curves.png in its folder.
+
+    \b
+    modernbert runs runs/
+    tensorboard --logdir runs/      # the same figures, where tensorboard is installed
+    """
+    from dataclasses import asdict
+
+    from modernbert.training.curves import draw, find_runs, summarize
+
+    found = [(path, summarize(path)) for path in find_runs(folder)]
+    rows = [("run", "recipe", "phase", "tokens", "loss", "held out", "accuracy", "tokens/s", "")]
+    for path, summary in found:
+        picture = draw(path)
+        if as_json:
+            print_json(asdict(summary) | {"curves": str(picture)})
+            continue
+        rows.append(
+            (
+                summary.name,
+                summary.recipe,
+                summary.phase,
+                f"{summary.tokens:,} of {summary.total_tokens:,}",
+                _figure(summary.loss),
+                _figure(summary.valid_loss),
+                _figure(summary.valid_accuracy),
+                f"{summary.tokens_per_second:,.0f}",
+                "finished"
+                if summary.is_finished
+                else f"skipped {summary.num_skipped}"
+                if summary.num_skipped
+                else "",
+            )
+        )
+    if not as_json:
+        print_table(rows, indent=0)
+        note(f"curves are in {', '.join(str(path / 'curves.png') for path, _ in found)}")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,207 @@
+"""Cross entropy behind a decoder, without the logits: hidden states, the decoder's matrix and labels in; the
+summed loss, its parts and the gradients out.
+
+All logits at once are M * V numbers, more than the rest of a small model's training step together. Here they
+live a few rows at a time: a chunk's logits become its losses and, in the same place, the gradient by the
+logits, which goes into the gradients of hidden states, matrix and bias before the next chunk begins.
+
+    hidden [M, D]  -->  logits [m, V]  -->  losses, softmax - label [m, V]  -->  gradients [m, D], += [V, D]
+
+So gradients are computed with the loss, in the forward pass: computing them in the backward pass would need
+every logit a second time, a third more work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from modernbert.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+# Logits of a chunk, in numbers: enough rows that the passes over the matrix and its gradient do not count.
+CHUNK_LOGITS = 16 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossEntropySums:
+    """Sums over the M tokens, each a tensor of one number. Only `loss` has a gradient.
+
+    `loss` is what to minimise, with label smoothing and the z part; `nll` is the plain negative
+    log-likelihood in nats; `z` is the z part of the loss; `num_correct` counts the tokens whose label no
+    other entry beats.
+    """
+
+    loss: Float[Tensor, ""]
+    nll: Float[Tensor, ""]
+    z: Float[Tensor, ""]
+    num_correct: Int[Tensor, ""]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Settings:
+    label_smoothing: float
+    z_loss: float
+    chunk_tokens: int
+    dtype: torch.dtype
+    wants_gradients: bool
+
+
+def linear_cross_entropy(
+    hidden: Float[Tensor, "M D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, "V"] | None,
+    labels: Int[Tensor, "M"],
+    *,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    chunk_tokens: int | None = None,
+) -> CrossEntropySums:
+    """Cross entropy of the logits `hidden @ weight.T + bias`, never more than `chunk_tokens` rows of them at
+    once.
+
+    For logits x, their log-sum-exp z and a label y, a token's loss is `z - (1 - s) x_y - s mean(x) + c z^2`:
+    s is `label_smoothing` (Szegedy et al. 2016, arXiv 1512.00567), c is `z_loss`, which keeps the logits from
+    drifting (Chowdhery et al. 2022, arXiv 2204.02311). Products run in autocast's dtype where it is on, and
+    log-sum-exp, losses and the sum of the matrix's gradient in fp32. Divide the sums by the number of tokens
+    of the whole batch, over all micro-batches and processes.
+
+    Raises InputError where there is not one label for each row.
+    """
+    if labels.shape != hidden.shape[:1]:
+        raise InputError(
+            f"one label is needed for each hidden state: found labels {tuple(labels.shape)} for hidden states "
+            f"{tuple(hidden.shape)}"
+        )
+    settings = _Settings(
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        chunk_tokens=chunk_tokens or max(1, CHUNK_LOGITS // len(weight)),
+        dtype=_product_dtype(hidden),
+        wants_gradients=torch.is_grad_enabled(),
+    )
+    loss, nll, z, num_correct = _LinearCrossEntropy.apply(hidden, weight, bias, labels, settings)  # pyright: ignore[reportGeneralTypeIssues]
+    return CrossEntropySums(loss=loss, nll=nll, z=z, num_correct=num_correct)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, settings: _Settings
+    ) -> tuple[Tensor, ...]:
+        wanted = tuple(flag and settings.wants_gradients for flag in ctx.needs_input_grad[:3])
+        sums, gradients = _by_chunks(hidden, weight, bias, labels, settings, wanted)
+        ctx.save_for_backward(hidden, weight, bias, labels)
+        ctx.settings, ctx.gradients = settings, gradients
+        ctx.mark_non_differentiable(*sums[1:])
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients are handed over, not copied; a second backward pass computes them again."""
+        del rest
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            _, gradients = _by_chunks(*ctx.saved_tensors, ctx.settings, ctx.needs_input_grad[:3])
+        scaled = (None if each is None else each.mul_(grad_loss.to(each.dtype)) for each in gradients)
+        return *scaled, None, None
+
+
+def _by_chunks(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    settings: _Settings,
+    wanted: tuple[bool, ...],
+) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    """The four sums, and the gradients of the loss by hidden states, matrix and bias that are wanted."""
+    inputs = (hidden, weight, bias)
+    with torch.autocast(hidden.device.type, enabled=False):
+        h, w, b = (None if x is None else x.to(settings.dtype) for x in inputs)
+        assert h is not None
+        assert w is not None
+        exact = torch.promote_types(settings.dtype, torch.float32)
+        log_sum, picked, mean = (torch.zeros(labels.shape, dtype=exact, device=h.device) for _ in range(3))
+        is_right = torch.zeros(labels.shape, dtype=torch.bool, device=h.device)
+        gradients = [
+            torch.zeros(x.shape, dtype=exact, device=x.device) if x is not None and flag else None
+            for x, flag in zip(inputs, wanted, strict=True)
+        ]
+        num_rows = min(len(labels), settings.chunk_tokens)
+        space = torch.empty(num_rows, len(w), dtype=settings.dtype, device=h.device)
+        for start in range(0, len(labels), settings.chunk_tokens):
+            rows = slice(start, start + settings.chunk_tokens)
+            logits = _logits(h[rows], w, b, space).to(exact)  # [m, V]
+            label = labels[rows, None]
+            picked[rows] = logits.gather(1, label)[:, 0]
+            if settings.label_smoothing:
+                mean[rows] = logits.mean(dim=1)
+            highest = logits.amax(dim=1)
+            is_right[rows] = picked[rows] >= highest
+            probabilities = torch.softmax(logits, dim=1, out=logits)
+            # the likeliest entry is never below 1 / V: its logarithm has no rounding to fear
+            log_sum[rows] = highest - probabilities.amax(dim=1).log()
+            if any(wanted):
+                by_logits = _by_logits(probabilities, label, log_sum[rows], settings)
+                _add_gradients(by_logits.to(settings.dtype), h[rows], w, rows, gradients)
+    return _sums(log_sum, picked, mean, is_right, settings), tuple(gradients)
+
+
+def _logits(h: Tensor, w: Tensor, b: Tensor | None, space: Tensor) -> Float[Tensor, "m V"]:
+    """A chunk's logits, in memory that all chunks share: mapping it anew for each would cost a tenth."""
+    out = space[: len(h)]
+    return torch.mm(h, w.t(), out=out) if b is None else torch.addmm(b, h, w.t(), out=out)
+
+
+def _by_logits(
+    probabilities: Float[Tensor, "m V"], label: Int[Tensor, "m 1"], log_sum: Float[Tensor, "m"], settings: _Settings
+) -> Float[Tensor, "m V"]:
+    """The gradient of the losses by the logits, in the place of the probabilities."""
+    smoothing = settings.label_smoothing
+    if settings.z_loss:
+        probabilities.mul_(1 + 2 * settings.z_loss * log_sum[:, None])
+    if smoothing:
+        probabilities.sub_(smoothing / probabilities.shape[1])
+    share = torch.full(label.shape, smoothing - 1.0, dtype=probabilities.dtype, device=label.device)
+    return probabilities.scatter_add_(1, label, share)
+
+
+def _add_gradients(
+    by_logits: Tensor, h: Tensor, w: Tensor, rows: slice, gradients: list[Tensor | None]
+) -> None:
+    by_hidden, by_weight, by_bias = gradients
+    if by_hidden is not None:
+        by_hidden[rows] = by_logits @ w
+    if by_weight is not None and by_weight.dtype == h.dtype:
+        by_weight.addmm_(by_logits.t(), h)
+    elif by_weight is not None:
+        by_weight += by_logits.t() @ h
+    if by_bias is not None:
+        by_bias += by_logits.sum(dim=0, dtype=by_bias.dtype)
+
+
+def _sums(
+    log_sum: Float[Tensor, "M"],
+    picked: Float[Tensor, "M"],
+    mean: Float[Tensor, "M"],
+    is_right: Tensor,
+    settings: _Settings,
+) -> tuple[Tensor, ...]:
+    smoothing = settings.label_smoothing
+    z = settings.z_loss * log_sum.square().sum()
+    nll = (log_sum - picked).sum()
+    loss = (1 - smoothing) * nll + smoothing * (log_sum - mean).sum() + z
+    return loss, nll, z, is_right.sum()
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype

@@ -1,0 +1,120 @@
+"""One process or many: who this process is, what the others hold, and how a module is spread over them.
+
+`torchrun` starts one process for each device and names them in the environment; without it there is one. The
+rest of the package asks a Group and never torch.distributed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from modernbert.errors import TrainingError
+from modernbert.kernels.hardware import resolve_device
+
+Spread = Literal["replicate", "shard"]
+SPREADS: tuple[Spread, ...] = ("replicate", "shard")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """The processes of a run. Each takes every `world_size`-th row of a step, from its `rank` on."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what only one may write."""
+        return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there are no other processes."""
+        return self.world_size == 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sums over all processes, on each of them; `values` is changed."""
+        if not self.is_alone:
+            dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if not self.is_alone:
+            dist.barrier()
+
+    def from_main(self, value: Any) -> Any:
+        """The main process's value (anything that can be pickled), on each of them."""
+        if self.is_alone:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+
+@contextmanager
+def joined(device: str = "auto") -> Generator[Group]:
+    """The group that torchrun's environment describes; alone without it."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield Group(rank=0, world_size=1, device=resolve_device(device))
+        return
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    found = resolve_device(device)
+    if found.type == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise TrainingError(
+                f"process {rank} is number {local_rank} on this machine, which has "
+                f"{torch.cuda.device_count()} CUDA devices; start as many with --nproc-per-node"
+            )
+        found = torch.device("cuda", local_rank)
+        torch.cuda.set_device(found)
+    dist.init_process_group("cuda:nccl,cpu:gloo" if found.type == "cuda" else "gloo")
+    try:
+        yield Group(rank=rank, world_size=world_size, device=found)
+    finally:
+        dist.destroy_process_group()
+
+
+def spread(module: nn.Module, layers: nn.ModuleList, group: Group, how: Spread) -> nn.Module:
+    """The module over all processes: a copy each, or a share of every parameter each (FSDP2), by `layers`.
+
+    `layers` are modules inside `module`. Gradients come out as the mean over processes.
+    """
+    if how not in SPREADS:
+        raise TrainingError(f"unknown way to spread a model {how!r}; there are: {', '.join(SPREADS)}")
+    if group.is_alone:
+        return module
+    if how == "replicate":
+        return DistributedDataParallel(module)
+    mesh = dist.device_mesh.init_device_mesh(group.device.type, (group.world_size,))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)  # in place
+    return module
+
+
+def accumulating(module: nn.Module, *, is_last: bool) -> AbstractContextManager[Any]:
+    """Around a backward pass: processes exchange gradients only in the last one of a step."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(is_last)
+    elif isinstance(module, DistributedDataParallel) and not is_last:
+        return module.no_sync()
+    return nullcontext()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor of which each process may hold a share; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,244 @@
+"""From a recipe and shards to a model folder: what `modernbert pretrain` calls."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from modernbert.corpus.shards import Shards
+from modernbert.corpus.split import Documents, hold_back
+from modernbert.encoder.encoder import Encoder
+from modernbert.encoder.mlp import Glu, Mlp
+from modernbert.errors import TrainingError
+from modernbert.files import held, write_atomic
+from modernbert.heads.mlm import MaskedLanguageModel, MlmHeadConfig
+from modernbert.heads.model import ModelConfig
+from modernbert.kernels.hardware import resolve_dtype
+from modernbert.pretrained.folder import Pretrained, read_folder, write_folder
+from modernbert.text.tokenizer import Tokenizer
+from modernbert.training import checkpoint, loop
+from modernbert.training.parallel import Group, Spread, joined, spread
+from modernbert.training.pretraining import MaskedLoss, MaskedRows, PretrainingJob
+from modernbert.training.recipe import Recipe, as_data, require_same
+from modernbert.training.throughput import matrix_rate, training_flops_per_token
+from modernbert.training.validation import Validation
+
+RECIPE, FINAL = "recipe.json", "final"
+VOCABULARY_MULTIPLE = 64  # rows of the embedding: matrix products like it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Switches:
+    """How a run computes; none of it changes what is learned, but for rounding.
+
+    `recomputes_layers` saves memory (gradient checkpointing); `compiles` tries torch.compile, and goes on
+    without where it fails; `spread` is by copies or by shares of every parameter (FSDP2).
+    """
+
+    device: str = "auto"
+    backend: str = "auto"
+    spread: Spread = "replicate"
+    recomputes_layers: bool = False
+    compiles: bool = False
+
+
+def pretrain(
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    valid: Path | None = None,
+    held_share: float = 0.01,
+    switches: Switches = Switches(),
+) -> Path | None:
+    """Train by the recipe on the shards in `data`; returns the folder of the finished model.
+
+    Called again on the same `out`, it goes on from the last checkpoint; None means that a signal stopped it,
+    after it was saved. Held-out figures come from the shards in `valid`, or from `held_share` of the
+    documents of `data`, which are then not learned from. Under torchrun all processes call it.
+
+    Raises TrainingError and CorpusError.
+    """
+    with joined(switches.device) as group, ExitStack() as stack:
+        if group.is_main and not stack.enter_context(held(out)):
+            raise TrainingError(f"another process is training in {out}; wait for it, or name another --out")
+        shards = Shards.open(data)
+        tokenizer = shards.tokenizer()
+        started = _start(recipe, tokenizer, out)
+        learned, held_out = _documents(shards, valid, held_share)
+        run = _build(recipe, started, learned, held_out, tokenizer, out, group, switches)
+        _require_same_recipe(recipe, run, out, group)
+        if not loop.train(run):
+            return None
+        return _finish(run, started, tokenizer, out)
+
+
+def _start(recipe: Recipe, tokenizer: Tokenizer, out: Path) -> Pretrained:
+    """The model before its first step: fresh weights by the recipe's seed, or those of a folder."""
+    if recipe.start_from is not None:
+        return _from_folder(Path(recipe.start_from), tokenizer)
+    assert recipe.encoder is not None
+    rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    encoder = replace(recipe.encoder, vocab_size=rows, pad_token_id=tokenizer.pad_id)
+    longest = max(phase.seq_len for phase in recipe.phases)
+    if longest > encoder.max_positions:
+        raise TrainingError(
+            f"recipe {recipe.name!r} has sequences of {longest} tokens, but its encoder is made for "
+            f"{encoder.max_positions} (max_positions); shorten seq_len or raise max_positions"
+        )
+    config = ModelConfig(encoder=encoder, head=recipe.head)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        module = config.build()
+    return Pretrained(config=config, module=module, tokenizer=tokenizer)
+
+
+def _from_folder(folder: Path, tokenizer: Tokenizer) -> Pretrained:
+    pretrained = read_folder(folder, dtype=torch.float32)
+    if not isinstance(pretrained.config.head, MlmHeadConfig):
+        raise TrainingError(
+            f"{folder} has no masked-language-model head to go on with; start from the pretrained model, not "
+            "from one that was fine-tuned"
+        )
+    theirs = pretrained.tokenizer
+    if theirs is None or theirs.vocab_size != tokenizer.vocab_size or _differs(theirs, tokenizer):
+        raise TrainingError(
+            f"the shards were made with another tokenizer than that of {folder}: write them anew with "
+            f"`modernbert shard ... --tokenizer {folder}`, or give the model the new vocabulary with "
+            "`modernbert resize`"
+        )
+    return pretrained
+
+
+def _differs(one: Tokenizer, other: Tokenizer) -> bool:
+    return any(one.token(i) != other.token(i) for i in range(0, one.vocab_size) if i in one.special_ids) or (
+        one.encode_ids(["The quick brown fox, 1234."]) != other.encode_ids(["The quick brown fox, 1234."])
+    )
+
+
+def _documents(shards: Shards, valid: Path | None, share: float) -> tuple[Documents, Documents | None]:
+    if valid is None:
+        return hold_back(shards, share)
+    held_out = Shards.open(valid)
+    if held_out.tokenizer_sha256 != shards.tokenizer_sha256:
+        raise TrainingError(
+            f"{valid} and {shards.folder} were made with different tokenizers; make both with one"
+        )
+    return shards, held_out
+
+
+def _build(
+    recipe: Recipe,
+    started: Pretrained,
+    learned: Documents,
+    held_out: Documents | None,
+    tokenizer: Tokenizer,
+    out: Path,
+    group: Group,
+    switches: Switches,
+) -> loop.Run:
+    model = cast(MaskedLanguageModel, started.module)
+    encoder = model.model
+    encoder.recomputes_layers = switches.recomputes_layers
+    precision = resolve_dtype(recipe.precision, group.device)
+    loss = MaskedLoss(
+        model.to(group.device, torch.float32),
+        label_smoothing=recipe.label_smoothing,
+        z_loss=recipe.z_loss,
+        backend=switches.backend,
+    ).train()
+    if switches.compiles:
+        compile_or_say(encoder)
+    module = spread(loss, encoder.layers, group, switches.spread)
+    validation = None if held_out is None else _validation(recipe, held_out, tokenizer, precision)
+    return loop.Run(
+        job=PretrainingJob(recipe, learned, tokenizer, model, group, validation),
+        module=module,
+        optimizer=recipe.optimizer.build(module),
+        group=group,
+        settings=_settings(recipe, model, group, precision),
+        folder=out,
+    )
+
+
+def compile_or_say(encoder: Encoder) -> None:
+    """Compile each layer; where there is no compiler the first step would fail, so one is tried now."""
+    try:
+        torch.compile(torch.sin)(torch.ones(2))
+    except Exception as error:  # whatever the compiler, or its absence, raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"torch.compile does not work here ({reason}); training goes on without", stacklevel=2)
+        return
+    for layer in encoder.layers:
+        layer.compile(dynamic=True)
+
+
+def _validation(
+    recipe: Recipe, held_out: Documents, tokenizer: Tokenizer, precision: torch.dtype
+) -> Validation:
+    around, last = tokenizer.template.single, recipe.phases[-1]
+    return Validation(
+        documents=held_out,
+        rows=MaskedRows.of(recipe, tokenizer),
+        prefix=tuple(around.prefix.token_ids),
+        suffix=tuple(around.suffix.token_ids),
+        seq_len=recipe.phases[0].seq_len,
+        row_tokens=last.row_tokens,
+        mask_rate=recipe.valid_mask_rate,
+        num_tokens=recipe.evaluation_tokens,
+        precision=precision,
+    )
+
+
+def _settings(
+    recipe: Recipe, model: MaskedLanguageModel, group: Group, precision: torch.dtype
+) -> loop.LoopSettings:
+    first = recipe.phases[0]
+    inner = next(each.Wo.in_features for each in model.modules() if isinstance(each, Glu | Mlp))
+    return loop.LoopSettings(
+        seed=recipe.seed,
+        precision=precision,
+        max_grad_norm=recipe.max_grad_norm,
+        spike_ratio=recipe.spike_ratio,
+        max_skipped_steps=recipe.max_skipped_steps,
+        save_every_tokens=recipe.save_every_tokens,
+        evaluate_every_tokens=recipe.evaluate_every_tokens,
+        num_kept=recipe.num_kept,
+        flops_per_token=training_flops_per_token(
+            model, seq_len=first.seq_len, mask_rate=first.mask_rate(0.0)
+        ),
+        peak_flops=group.world_size
+        * matrix_rate(model.model.config.hidden_size, inner, group.device, precision),
+    )
+
+
+def _require_same_recipe(recipe: Recipe, run: loop.Run, out: Path, group: Group) -> None:
+    """Take up the last checkpoint if the recipe is the one it was made by; write the recipe down."""
+    path, data = out / RECIPE, as_data(recipe)
+    has_begun = loop.resume(run)
+    if has_begun:
+        state: dict[str, Any] = run.place.job or {}
+        require_same(json.loads(path.read_text()), data, phase=int(state.get("phase", 0)), where=str(out))
+    if group.is_main:
+        write_atomic(path, json.dumps(data, indent=2) + "\n")
+    group.wait()
+
+
+def _finish(run: loop.Run, started: Pretrained, tokenizer: Tokenizer, out: Path) -> Path:
+    """Put the parameters together, wherever they are, and write the model folder."""
+    weights = checkpoint.whole_weights(run.module)
+    target = out / FINAL
+    if run.group.is_main:
+        encoder = cast(Encoder, started.module.model).config
+        config = replace(started.config, encoder=encoder)
+        module = config.build()
+        module.load_state_dict({name.removeprefix("model."): value for name, value in weights.items()})
+        write_folder(target, replace(started, config=config, module=module, tokenizer=tokenizer))
+    run.group.wait()
+    return target
