@@ -11,10 +11,11 @@ import modernbert
 PUBLIC = {
     "AttentionConfig", "ChoiceHeadConfig", "ClassifyHeadConfig", "DenseConfig", "EmbedHeadConfig",
     "EmbeddingConfig", "Encoder", "EncoderConfig", "GluConfig", "InitConfig", "LayerNormConfig",
-    "LearnedPositionsConfig", "MlmHeadConfig", "MlpConfig", "Model", "ModelConfig", "ModernBertError",
-    "PRESETS", "PackedBatch", "ParallelConfig", "Part", "PostNormConfig", "PreNormConfig",
-    "RmsNormConfig", "RotaryConfig", "SpanHeadConfig", "TagHeadConfig", "TokenEmbedHeadConfig",
-    "Tokenizer", "TransformConfig", "attend", "load", "new",
+    "LearnedPositionsConfig", "Mixture", "MlmHeadConfig", "MlpConfig", "Model", "ModelConfig",
+    "ModernBertError", "PRESETS", "PackedBatch", "ParallelConfig", "Part", "Phase", "PostNormConfig",
+    "PreNormConfig", "Recipe", "RmsNormConfig", "RotaryConfig", "Shards", "SpanHeadConfig", "TagHeadConfig",
+    "TokenEmbedHeadConfig", "Tokenizer", "TransformConfig", "attend", "load", "new", "pretrain",
+    "train_tokenizer", "write_shards",
 }
 # fmt: on
 

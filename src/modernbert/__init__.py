@@ -1,4 +1,4 @@
-"""The modern bidirectional encoder as one piece of software: load it and use it; training and serving come.
+"""The modern bidirectional encoder as one piece of software: train your own, load it, use it.
 
     import modernbert
 
@@ -12,6 +12,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modernbert.corpus.mixture import Mixture
+    from modernbert.corpus.shard_writing import write_shards
+    from modernbert.corpus.shards import Shards
     from modernbert.encoder.attention import AttentionConfig
     from modernbert.encoder.block import ParallelConfig, PostNormConfig, PreNormConfig
     from modernbert.encoder.config import Part
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from modernbert.kernels.attention import attend
     from modernbert.text.batch import PackedBatch
     from modernbert.text.tokenizer import Tokenizer
+    from modernbert.text.tokenizer_training import train_tokenizer
+    from modernbert.training.recipe import Phase, Recipe
+    from modernbert.training.run import pretrain
 
 __version__ = "0.1.0"
 
@@ -50,6 +56,7 @@ _HOME_OF = {
     "InitConfig": "encoder.init",
     "LayerNormConfig": "encoder.norm",
     "LearnedPositionsConfig": "encoder.embedding",
+    "Mixture": "corpus.mixture",
     "MlmHeadConfig": "heads.mlm",
     "MlpConfig": "encoder.mlp",
     "Model": "inference.pipeline",
@@ -59,10 +66,13 @@ _HOME_OF = {
     "PackedBatch": "text.batch",
     "ParallelConfig": "encoder.block",
     "Part": "encoder.config",
+    "Phase": "training.recipe",
     "PostNormConfig": "encoder.block",
     "PreNormConfig": "encoder.block",
+    "Recipe": "training.recipe",
     "RmsNormConfig": "encoder.norm",
     "RotaryConfig": "encoder.rotary",
+    "Shards": "corpus.shards",
     "SpanHeadConfig": "heads.tokens",
     "TagHeadConfig": "heads.tokens",
     "TokenEmbedHeadConfig": "heads.embed",
@@ -71,6 +81,9 @@ _HOME_OF = {
     "attend": "kernels.attention",
     "load": "inference.loading",
     "new": "inference.loading",
+    "pretrain": "training.run",
+    "train_tokenizer": "text.tokenizer_training",
+    "write_shards": "corpus.shard_writing",
 }
 
 __all__ = [
@@ -87,6 +100,7 @@ __all__ = [
     "InitConfig",
     "LayerNormConfig",
     "LearnedPositionsConfig",
+    "Mixture",
     "MlmHeadConfig",
     "MlpConfig",
     "Model",
@@ -95,10 +109,13 @@ __all__ = [
     "PackedBatch",
     "ParallelConfig",
     "Part",
+    "Phase",
     "PostNormConfig",
     "PreNormConfig",
+    "Recipe",
     "RmsNormConfig",
     "RotaryConfig",
+    "Shards",
     "SpanHeadConfig",
     "TagHeadConfig",
     "TokenEmbedHeadConfig",
@@ -107,6 +124,9 @@ __all__ = [
     "attend",
     "load",
     "new",
+    "pretrain",
+    "train_tokenizer",
+    "write_shards",
 ]
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from modernbert.errors import InputError
+from modernbert.errors import InputError, TooLongError
 from modernbert.inference.answering import find_answers
 from tests.inference.tiny import byte_level, word_piece
 
@@ -92,11 +92,17 @@ def test_the_score_is_a_share_of_all_spans_and_of_no_answer():
 def test_an_answer_has_at_most_so_many_tokens():
     tokenizer = byte_level()
     context = "".join(FILL[:8])
-    ids = tokenizer.encode_ids([context], add_special_tokens=False)[0]
-    found, _ = planted(tokenizer, context, {}, limit=500, top_k=10**6, most_tokens=3)
-    assert len(found) == 3 * len(ids) - 3
-    found, _ = planted(tokenizer, context, {}, limit=500, top_k=10**6, most_tokens=1)
-    assert len(found) == len(ids)
+    (encoding,) = tokenizer.encode([context], add_special_tokens=False)
+    for most in (1, 3):
+        spans = {
+            context[start:end].strip()
+            and (end - len(context[start:end].lstrip()), start + len(context[start:end].rstrip()))
+            for first, (start, _) in enumerate(encoding.offsets)
+            for _, end in encoding.offsets[first : first + most]
+        } - {""}
+        found, _ = planted(tokenizer, context, {}, limit=500, top_k=10**6, most_tokens=most)
+        assert {(answer.start, answer.end) for answer in found} == spans
+        assert len(found) == len(spans)
 
 
 def test_a_long_window_needs_little_memory():
@@ -109,6 +115,26 @@ def test_a_long_window_needs_little_memory():
 def test_blanks_around_an_answer_are_cut():
     (found,), _ = planted(byte_level(), "for  Anna  and", {"  Anna ": 9.0})
     assert (found.text, found.start, found.end) == ("Anna", 5, 9)
+
+
+def test_spans_that_differ_by_blanks_alone_are_one_answer_with_the_sum_of_their_scores(model_of):
+    model, context = model_of("span"), "x\ny"
+    found = model.answers("Who?", context, top_k=99)
+    assert sorted((answer.text, answer.start, answer.end) for answer in found) == [
+        ("x", 0, 1),
+        ("x\ny", 0, 3),
+        ("y", 2, 3),
+    ]
+    tokenizer = byte_level()
+    (encoding,) = tokenizer.encode(["x\ny"], add_special_tokens=False)
+    assert len(encoding.token_ids) == 3
+    found, _ = planted(tokenizer, "x\ny", {}, top_k=99)
+    # of six spans with equal scores one is a blank; "x" and "x\n", "y" and "\ny" are one each
+    assert [(answer.text, answer.score) for answer in found] == [
+        ("x", pytest.approx(2 / 6)),
+        ("y", pytest.approx(2 / 6)),
+        ("x\ny", pytest.approx(1 / 6)),
+    ]
 
 
 @pytest.mark.parametrize("family", ["modernbert", "bert"])
@@ -125,12 +151,15 @@ def test_a_model_answers_from_contexts_of_any_length(model_of, family):
 
 @pytest.mark.parametrize("family", ["modernbert", "bert"])
 def test_a_context_without_text_is_refused(model_of, family):
-    with pytest.raises(InputError, match="the context has no text"):
-        model_of("span", family).answer("Who?", "")
+    for context in ("", "   ", " \n\t "):
+        with pytest.raises(InputError, match="the context has no text"):
+            model_of("span", family).answer("Who?", context)
 
 
 def test_a_question_that_fills_the_model_is_refused(model_of):
-    with pytest.raises(InputError, match="leaves no room for text"):
+    with pytest.raises(
+        TooLongError, match=r"question has \d+ tokens, which leaves no room .* of 48; shorten"
+    ):
         model_of("span").answer("Who walked to the store? " * 20, "Anna")
 
 

@@ -1,12 +1,16 @@
 """Packs never show: results are in the order of the input, and no text's result depends on the others."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from modernbert.inference.engine import Engine, SequenceIds
+import modernbert
+from modernbert.errors import WeightsError
+from modernbert.inference.engine import Engine, SequenceIds, outside_training
+from tests.inference.tiny import BERT_HEADS, HEADS, byte_level, tiny_modernbert, write_tiny
 
 # fp32 sums in another order, on numbers of size 1.
 MATES = 1e-5
@@ -84,6 +88,60 @@ def test_asking_before_training_does_not_spoil_it(model_of):
     model.module(batch).sum().backward()
     assert all(parameter.grad is not None for parameter in model.module.parameters())
     model.module.zero_grad()
+
+
+@pytest.mark.parametrize(("name", "family"), [("classify", "bert"), ("tag", "bert"), ("mlm", "dropout")])
+def test_what_is_asked_of_a_model_in_training_has_no_dropout(tmp_path, model_of, name, family):
+    method = {"classify": "classify", "tag": "tag", "mlm": "embed"}[name]
+    if family == "dropout":
+        encoder = tiny_modernbert(byte_level().vocab_size)
+        encoder = replace(encoder, embedding=replace(encoder.embedding, dropout=0.5))
+        model = modernbert.load(write_tiny(tmp_path / "model", HEADS[name], encoder=encoder), dtype="float32")
+    else:
+        model = modernbert.load(
+            write_tiny(tmp_path / "model", BERT_HEADS[name], family="bert"), dtype="float32"
+        )
+    expected = numbers(model, method, TEXTS)
+    hidden = model.hidden_states(TEXTS)
+    model.module.train()
+    for found, wanted in zip(numbers(model, method, TEXTS), expected, strict=True):
+        assert np.array_equal(found, wanted)
+    assert all(torch.equal(*pair) for pair in zip(model.hidden_states(TEXTS), hidden, strict=True))
+    assert all(part.training for part in model.module.modules())  # left as the user set it
+
+
+def test_a_twin_outside_training_shares_every_tensor(model_of):
+    module = model_of("classify").module
+    assert outside_training(module) is module
+    module.train()
+    try:
+        twin = outside_training(module)
+        ours, theirs = module.state_dict(keep_vars=True), twin.state_dict(keep_vars=True)
+        assert [id(tensor) for tensor in ours.values()] == [id(tensor) for tensor in theirs.values()]
+        assert not any(part.training for part in twin.modules())
+    finally:
+        module.eval()
+
+
+@pytest.mark.parametrize(
+    ("head", "ask"),
+    [
+        ("embed", lambda model: model.embed(["bread"])),
+        ("token_embed", lambda model: model.embed_tokens(["bread"])),
+        ("mlm", lambda model: model.fill_mask("a [MASK]")),
+        ("classify", lambda model: model.classify(["bread"])),
+        ("rerank", lambda model: model.rerank("bread", ["Paris"])),
+        ("tag", lambda model: model.tag(["bread"])),
+        ("span", lambda model: model.answer("Who?", "bread")),
+        ("choice", lambda model: model.choose("Who?", ["bread"])),
+    ],
+)
+def test_results_that_are_no_numbers_are_an_error_that_names_the_text(tmp_path, head, ask):
+    model = modernbert.load(write_tiny(tmp_path / "model", HEADS[head]), dtype="float32")
+    model.encoder.final_norm.weight.data[0] = float("nan")
+    with pytest.raises(WeightsError, match=r"for (text|pair|window) 0 the model gives NaN .*info --check"):
+        ask(model)
+    assert model.hidden_states(["bread"])[0].isnan().any()  # as they are, for whoever looks for the cause
 
 
 def numbers(model, method, texts):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import modernbert
 from modernbert.errors import InputError
 from modernbert.inference.inputs import as_text, as_texts, as_texts_or_pairs, as_texts_or_words
 
@@ -85,6 +86,49 @@ def test_words_come_inside_a_list():
     assert as_texts_or_words(["a text", ["a", "text"], ("b",)]) == ["a text", ["a", "text"], ["b"]]
     with pytest.raises(InputError, match="text 0: word 1 is of type int"):
         as_texts_or_words([["a", 1]])
+
+
+@pytest.mark.parametrize(
+    ("head", "ask", "named"),
+    [
+        (
+            "mlm",
+            lambda model: model.fill_mask("a [MASK]", top_k=2.5),
+            "top_k must be a whole number, found 2.5",
+        ),
+        (
+            "mlm",
+            lambda model: model.fill_mask("a [MASK]", top_k=None),
+            "top_k must be a whole number, found None",
+        ),
+        ("span", lambda model: model.answers("a", "b", top_k="3"), "top_k must be a whole number, found '3'"),
+        ("rerank", lambda model: model.rerank("a", ["b"], top_k=True), "top_k must be a whole number"),
+        (
+            "embed",
+            lambda model: model.embed(["a"], dimensions=4.0),
+            "dimensions must be a whole number, found 4.0",
+        ),
+        ("embed", lambda model: model.embed(["a"], max_length="12"), "max_length must be a whole number"),
+        (
+            "tag",
+            lambda model: model.tag(["a"], max_length=12.0),
+            "max_length must be a whole number, found 12.0",
+        ),
+    ],
+)
+def test_what_is_no_whole_number_is_an_input_error(model_of, head, ask, named):
+    with pytest.raises(InputError, match=named):
+        ask(model_of(head))
+
+
+def test_whole_numbers_of_numpy_will_do(model_of):
+    assert model_of("embed").embed(["a"], dimensions=np.int64(4), max_length=np.int32(12)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["folder"]])
+def test_a_model_is_named_by_a_string_or_a_path(name):
+    with pytest.raises(InputError, match=f"a string or a Path, not by {type(name).__name__}"):
+        modernbert.load(name)
 
 
 def test_one_text_is_asked_for_by_its_name():

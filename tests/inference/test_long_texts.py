@@ -1,14 +1,18 @@
 """No text is cut without a word: windows, a warning, or an error."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
 import transformers
 
+import modernbert
 from modernbert.errors import InputError, TooLongError
+from modernbert.heads.embed import EmbedHeadConfig
 from modernbert.inference.long_texts import pair_pieces, text_pieces
-from tests.inference.tiny import MAX_LENGTH, byte_level, word_piece
+from modernbert.pretrained.sentence import TextSettings
+from tests.inference.tiny import MAX_LENGTH, byte_level, word_piece, write_tiny
 
 SHORT, LONG = "Paris is the capital", "He walked to the store and bought some bread for Anna. " * 6
 
@@ -89,8 +93,24 @@ def test_error_refuses_pairs_that_are_too_long(model_of):
 
 
 def test_a_first_text_that_fills_the_model_leaves_no_windows(model_of):
-    with pytest.raises(InputError, match="leaves no room for text: there are 3 special tokens"):
-        model_of("classify").classify([(LONG, SHORT)])
+    with pytest.raises(
+        TooLongError, match=r"pair 1: its first text .* has \d+ tokens, .* of 48\. .*overflow='truncate'"
+    ):
+        model_of("classify").classify([(SHORT, SHORT), (LONG, SHORT)])
+    with pytest.warns(UserWarning, match="1 of 2 texts were cut to 48 tokens"):
+        model_of("classify").classify([(SHORT, SHORT), (LONG, "")], overflow="truncate")
+
+
+def test_a_first_text_that_just_fits_needs_no_windows(tokenizer):
+    first = "bread " * 3
+    limit = len(bare(tokenizer, first)) + tokenizer.template.pair.num_specials
+    for overflow in ("windows", "truncate", "error"):
+        pieces = pair_pieces(tokenizer, [(first, "")], limit=limit, overflow=overflow)
+        assert [piece.token_ids for piece in pieces.sequences] == tokenizer.encode_ids([first], [""])
+    with pytest.raises(
+        InputError, match="a limit of 3 tokens leaves no room for text beside 3 special tokens"
+    ):
+        pair_pieces(tokenizer, [(first, "")], limit=3, overflow="truncate")
 
 
 @pytest.mark.parametrize("method", ["embed", "classify", "hidden_states"])
@@ -109,8 +129,38 @@ def test_an_impossible_limit_says_so(model_of, max_length, message):
 
 
 def test_a_limit_past_the_learned_positions_says_so(model_of):
-    with pytest.raises(InputError, match="longer than the 48 positions"):
-        model_of("embed", "bert").embed([LONG], max_length=500)
+    with pytest.raises(
+        InputError, match="max_length=500 is longer than the 48 positions that this model has"
+    ):
+        model_of("embed", "bert").embed([SHORT], max_length=500)
+
+
+def test_a_folders_limit_past_the_learned_positions_is_lowered_to_them(tmp_path):
+    settings = TextSettings(max_seq_length=500)
+    folder = write_tiny(tmp_path / "model", EmbedHeadConfig(), family="bert", settings=settings)
+    model = modernbert.load(folder, dtype="float32")
+    assert model.max_length == 48
+    assert model.embed([LONG]).shape == (1, 32)
+
+
+def test_every_call_tells_what_it_cut(model_of):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            model_of("embed").embed([LONG], overflow="truncate")
+    assert len(caught) == 3
+
+
+def test_windows_of_a_long_text_take_little_memory(tokenizer):
+    text = "abcdefg hijk " * 20_000
+    num_tokens = len(bare(tokenizer, text))
+    tracemalloc.start()
+    pieces = text_pieces(tokenizer, [text], limit=1024, overflow="windows")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(pieces.sequences) > 100
+    # a Python number for each id, and its place in the text's list and in a window's lists of ids and types
+    assert most <= num_tokens * (32 + 8 + 1.3 * 16)
 
 
 def test_an_empty_text_without_special_tokens_is_refused():

@@ -90,9 +90,9 @@ def parse_count(text: str) -> int:
     """A number of tokens: 20000000, 20_000_000, 20M, 1.5B or 300k."""
     units = {"k": 10**3, "m": 10**6, "b": 10**9}
     cleaned = text.strip().lower().replace("_", "").replace(",", "")
-    unit = units.get(cleaned[-1:], 1)
+    unit = units.get(cleaned[-1:])
     try:
-        count = int(float(cleaned.rstrip("kmb")) * unit)
+        count = int(float(cleaned if unit is None else cleaned[:-1]) * (unit or 1))
     except ValueError:
         count = 0
     if count < 1:

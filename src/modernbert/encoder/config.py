@@ -8,9 +8,9 @@ parts=[MyBlockConfig])`. JSON carries data only, never code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from modernbert.errors import ConfigError
 
@@ -23,18 +23,50 @@ class Part:
 
 
 def to_json(part: Part) -> dict[str, Any]:
-    """The part as JSON-ready data: its kind and every field, parts inside it likewise."""
+    """The part as JSON-ready data: its kind and every field, parts inside it likewise.
+
+    `from_json` gives an equal part back, so a value that JSON would bring back as another is a ConfigError.
+    """
     assert is_dataclass(part), f"{type(part).__name__} must be a dataclass"
     return {"kind": part.kind} | {
-        field.name: _value_to_json(getattr(part, field.name)) for field in fields(part)
+        field.name: _value_to_json(getattr(part, field.name), f"{type(part).__name__}.{field.name}")
+        for field in fields(part)
     }
 
 
 def from_json(data: Mapping[str, Any], parts: Iterable[type[Part]]) -> Part:
     """Build the part that `data` describes. Every `kind` must belong to one of `parts`; unknown keys are
-    errors.
+    errors, and so are two parts of one kind.
     """
-    return _part_from_json(data, {part.kind: part for part in parts})
+    return _part_from_json(data, parts_by_kind(parts))
+
+
+def parts_by_kind(parts: Iterable[type[Part]]) -> dict[str, type[Part]]:
+    """The classes by their `kind`; ConfigError for what is no class of a part, and for two of one kind."""
+    kinds: dict[str, type[Part]] = {}
+    for part in parts:
+        if not _is_part_class(part):
+            raise ConfigError(f"parts are dataclasses that derive from Part and have a kind, found {part!r}")
+        if kinds.setdefault(part.kind, part) is not part:
+            raise ConfigError(
+                f"two parts are of kind {part.kind!r}: {_class_name(kinds[part.kind])} and "
+                f"{_class_name(part)}; give yours another kind"
+            )
+    return kinds
+
+
+def parts_in(value: Any) -> Iterator[Part]:
+    """The parts that a value is or holds, at any depth."""
+    if isinstance(value, Part):
+        yield value
+        assert is_dataclass(value), f"{type(value).__name__} must be a dataclass"
+        for field in fields(value):
+            yield from parts_in(getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        yield from parts_in(tuple(cast(Mapping[Any, Any], value).values()))
+    elif isinstance(value, tuple | list):
+        for item in cast("tuple[Any, ...]", value):
+            yield from parts_in(item)
 
 
 def require_positive(part: Part, *names: str) -> None:
@@ -55,14 +87,53 @@ def require_probability(part: Part, *names: str) -> None:
             )
 
 
-def _value_to_json(value: Any) -> Any:
+def require_at_least(part: Part, least: float, *names: str) -> None:
+    """Raise ConfigError unless each named field is a number of at least `least`."""
+    for name in names:
+        value = getattr(part, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
+            raise ConfigError(
+                f"{type(part).__name__}.{name} must be a number of at least {least:g}, found {value!r}"
+            )
+
+
+def _value_to_json(value: Any, name: str) -> Any:
     if isinstance(value, Part):
         return to_json(value)
-    if isinstance(value, tuple | list):
-        return [_value_to_json(item) for item in value]
+    if isinstance(value, tuple):
+        return [_value_to_json(item, name) for item in cast("tuple[Any, ...]", value)]
     if isinstance(value, Mapping):
-        return {str(key): _value_to_json(item) for key, item in value.items()}
-    return value
+        return _mapping_to_json(cast(Mapping[Any, Any], value), name)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    hint = "; write it as a tuple" if isinstance(value, list) else ""
+    raise ConfigError(
+        f"{name} holds {value!r}, which a saved model cannot bring back: a field is text, a number, true or "
+        f"false, None, a part, or a tuple or mapping of these{hint}"
+    )
+
+
+def _mapping_to_json(mapping: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    for key in mapping:
+        if not isinstance(key, str) or key == "kind":
+            raise ConfigError(
+                f"{name} has the key {key!r}, which a saved model cannot bring back: keys are text, and "
+                "'kind' is a part's"
+            )
+    return {key: _value_to_json(item, name) for key, item in mapping.items()}
+
+
+def _is_part_class(part: object) -> bool:
+    return (
+        isinstance(part, type)
+        and issubclass(part, Part)
+        and is_dataclass(part)
+        and isinstance(getattr(part, "kind", None), str)
+    )
+
+
+def _class_name(part: type[Part]) -> str:
+    return f"{part.__module__}.{part.__qualname__}"
 
 
 def _part_from_json(data: Mapping[str, Any], kinds: Mapping[str, type[Part]]) -> Part:
@@ -99,7 +170,9 @@ def _required(part: type[Part]) -> set[str]:
 
 def _value_from_json(value: Any, kinds: Mapping[str, type[Part]]) -> Any:
     if isinstance(value, Mapping):
-        return _part_from_json(value, kinds) if "kind" in value else value
+        if "kind" in value:
+            return _part_from_json(value, kinds)
+        return {name: _value_from_json(item, kinds) for name, item in value.items()}
     if isinstance(value, list):
         return tuple(_value_from_json(item, kinds) for item in value)
     return value

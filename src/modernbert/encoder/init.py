@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn.init import kaiming_normal_, normal_, trunc_normal_, uniform_, zeros_
 
-from modernbert.encoder.config import Part
+from modernbert.encoder.config import Part, require_at_least
 from modernbert.errors import ConfigError
 
 Family = Literal["full_megatron", "bert", "normal", "mitchell", "fan_in", "kaiming_normal"]
@@ -54,8 +54,7 @@ class InitConfig(Part):
             raise ConfigError(
                 "full_megatron sets the embedding itself: it cannot go with has_small_embedding"
             )
-        if self.std <= 0 or self.cutoff <= 0:
-            raise ConfigError(f"std and cutoff must be above 0, found {self.std} and {self.cutoff}")
+        require_at_least(self, 0, "std", "cutoff")
 
 
 def initialize(
@@ -119,7 +118,10 @@ def _draw_embedding(
 
 
 def _draw_truncated(weight: Tensor, std: float, cutoff: float) -> None:
-    trunc_normal_(weight, std=std, a=-cutoff * std, b=cutoff * std)
+    if std == 0:  # trunc_normal_ would divide by it
+        zeros_(weight)
+    else:
+        trunc_normal_(weight, std=std, a=-cutoff * std, b=cutoff * std)
 
 
 def _layer_of(name: str, num_layers: int) -> int:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from modernbert.encoder.config import Part
+from modernbert.encoder.config import Part, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +19,9 @@ class LayerNormConfig(Part):
     kind: ClassVar[str] = "layer_norm"
     eps: float = 1e-5
     has_bias: bool = False
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "eps")
 
     def build(self, hidden_size: int) -> nn.Module:
         """The module: [..., D] -> [..., D]."""
@@ -31,6 +34,9 @@ class RmsNormConfig(Part):
 
     kind: ClassVar[str] = "rms_norm"
     eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "eps")
 
     def build(self, hidden_size: int) -> nn.Module:
         """The module: [..., D] -> [..., D]."""

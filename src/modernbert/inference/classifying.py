@@ -15,7 +15,7 @@ from modernbert.inference.engine import SequenceIds
 from modernbert.inference.inputs import Text
 from modernbert.inference.long_texts import Join, Overflow, pair_pieces, text_pieces
 from modernbert.inference.results import Choice, Classification, Ranked
-from modernbert.inference.scores import probabilities, softmax
+from modernbert.inference.scores import probabilities, require_finite, softmax
 from modernbert.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def score_texts(
         pieces = pair_pieces(tokenizer, pairs, limit=limit, overflow=overflow)
     else:
         pieces = text_pieces(tokenizer, singles, limit=limit, overflow=overflow)
-    return pieces.join(score_rows(pieces.sequences), by=join)
+    rows = pieces.join(score_rows(pieces.sequences), by=join)
+    require_finite(rows, "pair" if pairs else "text")
+    return rows
 
 
 def classification(logits: Float[np.ndarray, "C"], head: ClassifyHeadConfig) -> Classification:

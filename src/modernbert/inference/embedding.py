@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from torch import nn
@@ -12,8 +12,9 @@ from modernbert.encoder.encoder import Encoder
 from modernbert.errors import InputError
 from modernbert.heads.embed import EmbedHeadConfig, TextEmbedder
 from modernbert.heads.model import ModelConfig
+from modernbert.inference.inputs import require_whole
 from modernbert.inference.long_texts import Pieces
-from modernbert.inference.scores import mean_row, unit
+from modernbert.inference.scores import mean_row, require_finite, unit
 from modernbert.pretrained.sentence import TextSettings
 from modernbert.text.batch import PackedBatch
 
@@ -29,9 +30,11 @@ def embed_head(config: ModelConfig) -> EmbedHeadConfig:
     return config.head if isinstance(config.head, EmbedHeadConfig) else EmbedHeadConfig()
 
 
-def text_embedder(module: nn.Module, encoder: Encoder) -> TextEmbedder:
+def text_embedder(module: nn.Module) -> TextEmbedder:
     """The module of `embed_head`."""
-    return module if isinstance(module, TextEmbedder) else TextEmbedder(EmbedHeadConfig(), encoder)
+    if isinstance(module, TextEmbedder):
+        return module
+    return TextEmbedder(EmbedHeadConfig(), cast(Encoder, module.model)).eval()
 
 
 def embedding_size(config: ModelConfig) -> int:
@@ -58,6 +61,7 @@ def join_vectors(
 ) -> Float[np.ndarray, "N E"]:
     """One vector a text from the rows of its sequences, cut to `dimensions`; length 1 if `is_normalized`."""
     joined = pieces.join(rows, by=mean_row)
+    require_finite(joined)
     vectors = np.array(joined, dtype=np.float32).reshape(-1, size)[:, :dimensions]
     return unit(vectors) if is_normalized else np.ascontiguousarray(vectors)
 
@@ -78,5 +82,8 @@ def prompt_named(name: str | None, settings: TextSettings, model_name: str) -> s
 
 def require_dimensions(dimensions: int | None, size: int) -> None:
     """Raise InputError unless a vector of `size` numbers has so many."""
-    if dimensions is not None and not 1 <= dimensions <= size:
+    if dimensions is None:
+        return
+    require_whole("dimensions", dimensions)
+    if not 1 <= dimensions <= size:
         raise InputError(f"dimensions must lie between 1 and the model's {size}, found {dimensions}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -82,3 +83,19 @@ class Engine:
             return [piece.clone() for piece in batch.split(module(batch, self.backend).cpu())]
 
         return self.run(sequences, forward, label=label)
+
+
+def outside_training(module: nn.Module) -> nn.Module:
+    """The module without dropout: itself, or, where it is in training mode, a copy with the same tensors.
+
+    The module is left as it is, so that a thread may train it while another asks.
+    """
+    if not any(part.training for part in module.modules()):
+        return module
+    twin = copy.copy(module)
+    twin.training = False
+    twin._modules = {  # pyright: ignore[reportPrivateUsage]  # a module's parts have no other door
+        name: None if part is None else outside_training(part)
+        for name, part in module._modules.items()  # pyright: ignore[reportPrivateUsage]
+    }
+    return twin

@@ -9,6 +9,7 @@ from modernbert.errors import InputError, TaskError, TooLongError
 from modernbert.heads.mlm import MaskedLanguageModel, log_probabilities
 from modernbert.inference.engine import SequenceIds
 from modernbert.inference.results import Fill
+from modernbert.inference.scores import require_finite
 from modernbert.text.batch import PackedBatch
 from modernbert.text.tokenizer import Encoding, Tokenizer
 
@@ -30,6 +31,7 @@ def fill_texts(
     """
     encodings = _encode(texts, tokenizer, limit)
     best = score_masks([SequenceIds(token_ids=e.token_ids, token_types=e.token_types) for e in encodings])
+    require_finite(scores.float().numpy() for scores, _ in best)
     return [
         _fills(text, encoding, scores, token_ids, tokenizer)
         for text, encoding, (scores, token_ids) in zip(texts, encodings, best, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import cast
 
 import numpy as np
@@ -51,9 +52,16 @@ def lowered(texts: Sequence[Text]) -> list[Text]:
 
 
 def require_positive(name: str, value: int) -> None:
-    """Raise InputError unless the number is 1 or more."""
+    """Raise InputError unless the number is whole, and 1 or more."""
+    require_whole(name, value)
     if value < 1:
         raise InputError(f"{name} must be 1 or more, found {value}")
+
+
+def require_whole(name: str, value: int) -> None:
+    """Raise InputError unless the value is a whole number."""
+    if not isinstance(cast(object, value), Integral) or isinstance(value, bool):
+        raise InputError(f"{name} must be a whole number, found {value!r}")
 
 
 def _as_list(texts: object) -> list[object]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from modernbert import bundled
 from modernbert.encoder.config import Part
+from modernbert.errors import InputError
 from modernbert.heads.model import ModelConfig
 from modernbert.inference.pipeline import Model
 from modernbert.kernels.hardware import resolve_device, resolve_dtype
@@ -40,6 +42,8 @@ def load(
     Raises FolderError or ConfigError, which name the file and the key, and BackendError for what this machine
     has not got.
     """
+    if not isinstance(cast(object, name), str | Path):
+        raise InputError(f"a model is named by a string or a Path, not by {type(name).__name__}")
     chosen_device = resolve_device(device)
     chosen_dtype = resolve_dtype(dtype, chosen_device)
     if isinstance(name, str) and name in bundled.names():

@@ -1,7 +1,7 @@
 """From texts to sequences that fit the model, and what happens to the texts that do not.
 
 windows    a long text becomes several overlapping sequences, whose results are put together again
-truncate   its end is left out, and one warning says of how many texts and tokens
+truncate   its end is left out, and one warning a call says of how many texts and tokens
 error      TooLongError
 """
 
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from modernbert.errors import InputError, TooLongError
+from modernbert.inference.cuts import CutWarning
 from modernbert.inference.engine import SequenceIds
-from modernbert.text.chunking import Segment, pair_windows, windows
+from modernbert.text.chunking import PairTemplate, SingleTemplate, windows
 from modernbert.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -69,13 +70,12 @@ def text_pieces(
     num_tokens: list[list[int]] = []
     lost: list[int] = []
     for ids in tokenizer.encode_ids([prompt + text for text in texts], add_special_tokens=False):
-        head, body = list(ids[:num_prompt]), ids[num_prompt:]
-        bodies, num_lost = _cut(body, room, overflow)
+        bodies, num_lost = _cut(max(0, len(ids) - num_prompt), room, overflow)
         sequences += [
-            _sequence([single.prefix, _typed(head + part, single.text_type), single.suffix])
-            for part in bodies
+            _sequence(single, [*ids[:num_prompt], *ids[num_prompt + start : num_prompt + end]])
+            for start, end in bodies
         ]
-        num_tokens.append([len(part) for part in bodies])
+        num_tokens.append([end - start for start, end in bodies])
         lost.append(num_lost)
     _report(lost, limit, overflow)
     _refuse_empty(sequences)
@@ -92,16 +92,23 @@ def pair_pieces(
     firsts = tokenizer.encode_ids([first for first, _ in pairs], add_special_tokens=False)
     seconds = tokenizer.encode_ids([second for _, second in pairs], add_special_tokens=False)
     room = limit - tokenizer.template.pair.num_specials
+    if room < 1:
+        raise InputError(
+            f"a limit of {limit} tokens leaves no room for text beside {limit - room} special tokens"
+        )
     lost = [max(0, len(first) + len(second) - room) for first, second in zip(firsts, seconds, strict=True)]
     _report(lost, limit, overflow)
     sequences: list[SequenceIds] = []
     num_tokens: list[list[int]] = []
-    for first, second in zip(firsts, seconds, strict=True):
+    for index, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
         if overflow == "truncate":
             first, second = _shorten(first, second, room)
-        parts = pair_windows(first, second, tokenizer.template, limit, overlap_for(room - len(first)))
-        sequences += [SequenceIds(token_ids=part.token_ids, token_types=part.token_types) for part in parts]
-        num_tokens.append([part.end - part.start for part in parts])
+        bounds = [(0, len(second))]
+        if len(first) + len(second) > room:
+            left = _require_left(room - len(first), index, len(first), limit)
+            bounds = windows(len(second), left, overlap_for(left))
+        sequences += [_pair_sequence(tokenizer.template.pair, first, second[s:e]) for s, e in bounds]
+        num_tokens.append([end - start for start, end in bounds])
     return Pieces(sequences=sequences, num_tokens=num_tokens)
 
 
@@ -123,13 +130,13 @@ def _bare_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode_ids([text], add_special_tokens=False)[0]
 
 
-def _cut(body: list[int], room: int, overflow: Overflow) -> tuple[list[list[int]], int]:
-    """The parts of a text that fit, and how many of its tokens are in none."""
-    if len(body) <= room:
-        return [body], 0
+def _cut(num_tokens: int, room: int, overflow: Overflow) -> tuple[list[tuple[int, int]], int]:
+    """From where to where the parts of a text go that fit, and how many of its tokens are in none."""
+    if num_tokens <= room:
+        return [(0, num_tokens)], 0
     if overflow != "windows":
-        return [body[:room]], len(body) - room
-    return [body[start:end] for start, end in windows(len(body), room, overlap_for(room))], 0
+        return [(0, room)], num_tokens - room
+    return windows(num_tokens, room, overlap_for(room)), 0
 
 
 def _shorten(first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:
@@ -141,14 +148,33 @@ def _shorten(first: list[int], second: list[int], room: int) -> tuple[list[int],
     return first[:num_first], second[: room - num_first]
 
 
-def _typed(token_ids: Sequence[int], token_type: int) -> Segment:
-    return Segment(tuple(token_ids), (token_type,) * len(token_ids))
-
-
-def _sequence(segments: Sequence[Segment]) -> SequenceIds:
+def _sequence(template: SingleTemplate, text: list[int]) -> SequenceIds:
+    before, after = template.prefix, template.suffix
     return SequenceIds(
-        token_ids=[each for segment in segments for each in segment.token_ids],
-        token_types=[each for segment in segments for each in segment.token_types],
+        token_ids=[*before.token_ids, *text, *after.token_ids],
+        token_types=[*before.token_types, *[template.text_type] * len(text), *after.token_types],
+    )
+
+
+def _require_left(left: int, index: int, num_first: int, limit: int) -> int:
+    """The room that the first text of a pair leaves for windows over the second."""
+    if left < 1:
+        raise TooLongError(
+            f"pair {index}: its first text (a query, a premise) has {num_first} tokens, which leaves no room "
+            f"for the second in a sequence of {limit}. Windows go over the second text alone: shorten the "
+            "first, or pass overflow='truncate', which cuts the longer of the two"
+        )
+    return left
+
+
+def _pair_sequence(template: PairTemplate, first: list[int], second: list[int]) -> SequenceIds:
+    segments = (template.prefix, template.middle, template.suffix)
+    before, between, after = (list(segment.token_ids) for segment in segments)
+    types_before, types_between, types_after = (list(segment.token_types) for segment in segments)
+    types_of_first, types_of_second = [template.first_type] * len(first), [template.second_type] * len(second)
+    return SequenceIds(
+        token_ids=[*before, *first, *between, *second, *after],
+        token_types=[*types_before, *types_of_first, *types_between, *types_of_second, *types_after],
     )
 
 
@@ -168,17 +194,18 @@ def _report(lost: list[int], limit: int, overflow: Overflow) -> None:
             " Pass overflow='truncate' or 'windows' where the method takes it, shorten the text, or raise "
             "max_length"
         )
-    _warn_caller(
-        f"{num_texts} of {len(lost)} texts were cut to {limit} tokens; {sum(lost)} tokens were left out"
-    )
+    _warn_caller(CutWarning(num_cut=num_texts, num_texts=len(lost), limit=limit, num_tokens=sum(lost)))
 
 
-def _warn_caller(message: str) -> None:
-    """Warn at the line outside this package that asked, however many calls lie between."""
-    frame, level = inspect.currentframe(), 1
+def _warn_caller(warning: Warning) -> None:
+    """Warn at the line outside this package that asked, however many calls lie between, and at every call:
+    Python's default filter tells the same words of the same line once only, which would hide later cuts.
+    """
+    frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("modernbert."):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
+        frame = frame.f_back
+    place = ("modernbert", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+    warnings.warn_explicit(warning, type(warning), *place, registry=None)
 
 
 def _check(overflow: str) -> None:

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modernbert.errors import TaskError
+from modernbert.encoder.embedding import EmbeddingConfig, LearnedPositionsConfig
+from modernbert.errors import InputError, TaskError
 from modernbert.heads.classify import ClassifyHeadConfig
 from modernbert.heads.embed import TokenEmbedder
 from modernbert.heads.mlm import MaskedLanguageModel
 from modernbert.heads.model import ModelConfig
 from modernbert.heads.tokens import TagHeadConfig
 from modernbert.inference import answering, classifying, embedding, filling, tagging
-from modernbert.inference.engine import Engine
+from modernbert.inference.engine import Engine, outside_training
 from modernbert.inference.inputs import (
     Text,
     as_text,
@@ -43,7 +44,7 @@ from modernbert.inference.long_texts import (
     text_pieces,
 )
 from modernbert.inference.results import Answer, Choice, Classification, Entity, Fill, Ranked
-from modernbert.inference.scores import best_row, mean_row, softmax, unit
+from modernbert.inference.scores import best_row, mean_row, require_finite, softmax, unit
 from modernbert.inference.tasks import describe, tasks_of
 from modernbert.kernels.attention import backend_named
 from modernbert.pretrained.folder import Pretrained, write_folder
@@ -69,7 +70,7 @@ class Model:
         self.pretrained = pretrained
         self.name = name
         self._engine = Engine(device=device, backend=backend)
-        self._module = pretrained.module.to(device).eval()
+        pretrained.module.to(device).eval()
 
     @property
     def config(self) -> ModelConfig:
@@ -78,13 +79,16 @@ class Model:
 
     @property
     def module(self) -> nn.Module:
-        """The encoder with its head, as a torch module."""
-        return self._module
+        """The encoder with its head, as a torch module.
+
+        Train it if you like: what the methods here give is computed without dropout all the same.
+        """
+        return self.pretrained.module
 
     @property
     def encoder(self) -> Encoder:
         """The encoder alone, to be called with a PackedBatch: [T, D]."""
-        return cast("Encoder", self._module.model)
+        return cast("Encoder", self.module.model)
 
     @property
     def device(self) -> torch.device:
@@ -113,9 +117,10 @@ class Model:
     @property
     def max_length(self) -> int:
         """The most tokens of a sequence: the folder's limit, else the tokenizer's or the positions'."""
-        if self.pretrained.settings.max_seq_length is not None:
-            return self.pretrained.settings.max_seq_length
+        named = self.pretrained.settings.max_seq_length
         limits = (self.tokenizer.model_max_length, self.config.encoder.max_positions)
+        if named is not None:
+            limits = (named, self._num_learned_positions)
         return min(limit for limit in limits if limit is not None)
 
     @property
@@ -131,7 +136,7 @@ class Model:
         A text that does not fit raises TooLongError; `overflow="truncate"` cuts it with a warning.
         """
         pieces = self._text_pieces(texts, refuse_windows(overflow, "hidden_states"), max_length)
-        return self._engine.tokens(self.encoder, pieces.sequences, label="encode")
+        return self._engine.tokens(outside_training(self.encoder), pieces.sequences, label="encode")
 
     def embed(
         self,
@@ -153,7 +158,7 @@ class Model:
         embedding.require_dimensions(dimensions, size)
         pieces = self._text_pieces(texts, overflow, max_length, self._prompt(prompt))
         num_skipped = 0 if head.pools_prompt else pieces.num_prompt_tokens
-        embedder = embedding.text_embedder(self._module, self.encoder)
+        embedder = embedding.text_embedder(outside_training(self.module))
         rows = self._engine.run(
             pieces.sequences,
             lambda batch: embedding.embed_batch(
@@ -180,9 +185,11 @@ class Model:
         self._require("embed_tokens")
         overflow = refuse_windows(overflow, "embed_tokens")
         pieces = self._text_pieces(texts, overflow, max_length, self._prompt(prompt))
-        module = self._module if isinstance(self._module, TokenEmbedder) else self.encoder
-        found = self._engine.tokens(module, pieces.sequences, label="embed")
-        return [vectors.float().numpy() for vectors in found]
+        module = self.module if isinstance(self.module, TokenEmbedder) else self.encoder
+        found = self._engine.tokens(outside_training(module), pieces.sequences, label="embed")
+        vectors = [each.float().numpy() for each in found]
+        require_finite(vectors)
+        return vectors
 
     def similarity(self, texts_a: Sequence[str], texts_b: Sequence[str]) -> Float[np.ndarray, "A B"]:
         """The cosine of every text of the first list with every text of the second."""
@@ -200,7 +207,7 @@ class Model:
         """`fill_mask` for many texts at once; "[MASK]" and other special tokens in them count as such."""
         self._require("fill_masks")
         require_positive("top_k", top_k)
-        module, tokenizer = cast(MaskedLanguageModel, self._module), self.tokenizer
+        module, tokenizer = cast(MaskedLanguageModel, outside_training(self.module)), self.tokenizer
         return filling.fill_texts(
             as_texts(texts),
             tokenizer=tokenizer,
@@ -257,7 +264,7 @@ class Model:
             limit=self._limit(max_length),
             score_tokens=lambda sequences: [
                 softmax(logits.float().numpy())
-                for logits in self._engine.tokens(self._module, sequences, label="tag")
+                for logits in self._engine.tokens(outside_training(self.module), sequences, label="tag")
             ],
         )
 
@@ -279,7 +286,7 @@ class Model:
             limit=self._limit(max_length),
             score_tokens=lambda sequences: [
                 logits.float().numpy()
-                for logits in self._engine.tokens(self._module, sequences, label="answer")
+                for logits in self._engine.tokens(outside_training(self.module), sequences, label="answer")
             ],
             top_k=top_k,
         )
@@ -323,7 +330,9 @@ class Model:
             tokenizer=self.tokenizer,
             limit=self._limit(max_length),
             overflow=overflow,
-            score_rows=lambda sequences: self._engine.rows(self._module, sequences, label="classify"),
+            score_rows=lambda sequences: self._engine.rows(
+                outside_training(self.module), sequences, label="classify"
+            ),
             join=join,
         )
 
@@ -334,11 +343,22 @@ class Model:
         if max_length is None:
             return self.max_length
         require_positive("max_length", max_length)
+        learned = self._num_learned_positions
+        if learned is not None and max_length > learned:
+            raise InputError(
+                f"max_length={max_length} is longer than the {learned} positions that this model has learned"
+            )
         return max_length
+
+    @property
+    def _num_learned_positions(self) -> int | None:
+        embedding = self.config.encoder.embedding
+        positions = embedding.positions if isinstance(embedding, EmbeddingConfig) else None
+        return positions.num_positions if isinstance(positions, LearnedPositionsConfig) else None
 
     def _require(self, task: str) -> None:
         if task not in self.tasks:
             raise TaskError(
-                f"{self.name} cannot {task.replace('_', ' ')}: it is {describe(self.config.head)}. "
+                f"{self.name} cannot {task}: it is {describe(self.config.head)}. "
                 f"It can: {', '.join(self.tasks)}"
             )

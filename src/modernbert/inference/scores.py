@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modernbert.errors import WeightsError
 from modernbert.heads.classify import Problem
 
 if TYPE_CHECKING:
@@ -34,6 +35,17 @@ def probabilities(logits: Float[np.ndarray, "C"], problem: Problem) -> Float[np.
     if problem == "single_label":
         return softmax(logits)
     return sigmoid(logits) if problem == "multi_label" else logits
+
+
+def require_finite(results: Iterable[np.ndarray], what: str = "text") -> None:
+    """Raise WeightsError, naming the first of them, where results hold NaN or infinities."""
+    for place, numbers in enumerate(results):
+        if not np.isfinite(numbers).all():
+            raise WeightsError(
+                f"for {what} {place} the model gives NaN or infinite numbers: its weights hold some "
+                "(`modernbert info --check` finds them), or its number format is too small; load it with "
+                "dtype='float32'"
+            )
 
 
 def mean_row(rows: Float[np.ndarray, "n C"], num_tokens: Sequence[int]) -> Float[np.ndarray, "C"]:

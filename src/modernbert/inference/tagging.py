@@ -10,6 +10,7 @@ from modernbert.inference.engine import SequenceIds
 from modernbert.inference.entities import TaggedWord, merge_entities
 from modernbert.inference.long_texts import overlap_for
 from modernbert.inference.results import Entity
+from modernbert.inference.scores import require_finite
 from modernbert.inference.words import Span, first_tokens, split_words, word_spans
 from modernbert.text.chunking import Window, text_windows
 from modernbert.text.tokenizer import Tokenizer
@@ -37,9 +38,13 @@ def tag_texts(
     windows = [text_windows(e.token_ids, tokenizer.template, limit, overlap_for(room)) for e in encodings]
     flat = [SequenceIds(token_ids=w.token_ids, token_types=w.token_types) for group in windows for w in group]
     scored = iter(score_tokens(flat))
+    seen = [
+        _best_seen(len(encoding.token_ids), group, [next(scored) for _ in group])
+        for encoding, group in zip(encodings, windows, strict=True)
+    ]
+    require_finite(seen)
     results: list[list[Entity]] = []
-    for text, spans, encoding, group in zip(joined, words, encodings, windows, strict=True):
-        probabilities = _best_seen(len(encoding.token_ids), group, [next(scored) for _ in group])
+    for text, spans, encoding, probabilities in zip(joined, words, encodings, seen, strict=True):
         tagged = _tag_words(text, spans, encoding.offsets, probabilities, labels)
         results.append(merge_entities(text, tagged))
     return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -42,12 +43,15 @@ def first_tokens(text: str, words: Sequence[Span], offsets: Sequence[Span]) -> l
 
     A token belongs to the word that its first visible character stands in.
     """
-    word_at = {c: word for word, (start, end) in enumerate(words) for c in range(start, end)}
+    starts = [start for start, _ in words]
     first: dict[int, int] = {}
     for token, (start, end) in enumerate(offsets):
         visible = next((c for c in range(start, end) if not text[c].isspace()), None)
-        if visible is not None and visible in word_at:
-            first.setdefault(word_at[visible], token)
+        if visible is None:
+            continue
+        word = bisect_right(starts, visible) - 1  # the last that starts here or before
+        if word >= 0 and visible < words[word][1]:
+            first.setdefault(word, token)
     return [first.get(word) for word in range(len(words))]
 
 

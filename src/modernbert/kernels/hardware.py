@@ -18,12 +18,16 @@ def resolve_device(name: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise BackendError(f"unknown device {name!r}; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         found = f"{torch.cuda.device_count()} CUDA device(s)"
         raise BackendError(
             f"device {str(name)!r} was asked for, but torch finds {found} here; use device='cpu' or 'auto'"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise BackendError(
+            f"device {str(name)!r} was asked for, but torch finds no Apple GPU here; use device='cpu' or 'auto'"
         )
     if device.type not in ("cpu", "cuda", "mps"):
         raise BackendError(f"device {str(name)!r} is not supported; use 'auto', 'cpu', 'cuda' or 'cuda:N'")
@@ -36,7 +40,7 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
         name = str(name).removeprefix("torch.")
     if name == "auto":
         return torch.bfloat16 if _has_fast_bfloat16(device) else torch.float32
-    if name not in DTYPES:
+    if name not in tuple(DTYPES):
         raise BackendError(f"unknown dtype {name!r}; use 'auto', {', '.join(map(repr, DTYPES))}")
     return DTYPES[name]
 

@@ -96,14 +96,14 @@ def read(style: str, keys: Keys, kind: str) -> ModelConfig:
     positions = _read_positions(style, keys, pad_token_id)
     block = PostNormConfig(
         attention=AttentionConfig(
-            num_heads=keys.take("num_attention_heads", 12),
+            num_heads=keys.count("num_attention_heads", 12),
             has_qkv_bias=True,
             has_out_bias=True,
             dropout=keys.take("attention_probs_dropout_prob", 0.1),
             out_dropout=hidden_dropout,
         ),
         mlp=MlpConfig(
-            intermediate_size=keys.take("intermediate_size", 3072),
+            intermediate_size=keys.count("intermediate_size", 3072),
             activation=read_activation(keys, "hidden_act"),
             has_in_bias=True,
             has_out_bias=True,
@@ -113,9 +113,9 @@ def read(style: str, keys: Keys, kind: str) -> ModelConfig:
         mlp_norm=norm,
     )
     encoder = EncoderConfig(
-        vocab_size=keys.take("vocab_size", 30_522 if style == "bert" else 50_265),
-        hidden_size=keys.take("hidden_size", 768),
-        blocks=(block,) * keys.take("num_hidden_layers", 12),
+        vocab_size=keys.count("vocab_size", 30_522 if style == "bert" else 50_265),
+        hidden_size=keys.count("hidden_size", 768),
+        blocks=(block,) * keys.count("num_hidden_layers", 12),
         embedding=EmbeddingConfig(
             norm=norm,
             positions=positions,
@@ -250,7 +250,7 @@ XLM_ROBERTA = _family("xlm-roberta", "roberta", "XLMRoberta")
 
 def _read_positions(style: str, keys: Keys, pad_token_id: int | None) -> LearnedPositionsConfig:
     """RoBERTa counts positions from the row behind the padding token's, and its size counts unused rows."""
-    rows = keys.take("max_position_embeddings", 512)
+    rows = keys.count("max_position_embeddings", 512)
     offset = 0 if style == "bert" else (pad_token_id or 0) + 1
     if rows <= offset:
         raise ConfigError(

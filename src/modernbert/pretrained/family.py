@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -68,7 +68,9 @@ _PROBLEMS: Mapping[str | None, Problem] = {
 def head_kind(raw: Mapping[str, Any], source: str) -> str:
     """The kind of head that `architectures` names; a config without any describes a bare encoder."""
     architectures = raw.get("architectures") or ["Model"]
-    name = str(architectures[0])
+    if not isinstance(architectures, list):
+        raise ConfigError(f"{source}: 'architectures' must be a list of names, found {architectures!r}")
+    name = str(cast("list[object]", architectures)[0])
     for ending, kind in HEAD_KINDS.items():
         if name.endswith(ending):
             return kind
@@ -98,7 +100,7 @@ def read_problem(keys: Keys, labels: tuple[str, ...]) -> Problem:
     problem = keys.raw.get("problem_type")
     if problem in (None, "single_label_classification"):
         return "regression" if len(labels) == 1 else "single_label"
-    if problem not in _PROBLEMS:
+    if problem not in tuple(_PROBLEMS):  # which may be anything, also what cannot be a key
         raise ConfigError(
             f"{keys.source}: unknown problem_type {problem!r}; known are {', '.join(map(str, _PROBLEMS))}"
         )

@@ -51,8 +51,8 @@ _OLD_THETAS = {FULL: "global_rope_theta", SLIDING: "local_rope_theta"}
 
 def read(keys: Keys, kind: str) -> ModelConfig:
     """The model that the keys describe."""
-    num_layers = keys.take("num_hidden_layers", 22)
-    hidden_size = keys.take("hidden_size", 768)
+    num_layers = keys.count("num_hidden_layers", 22)
+    hidden_size = keys.count("hidden_size", 768)
     norm = LayerNormConfig(eps=_read_eps(keys), has_bias=keys.take("norm_bias", False))
     thetas = _read_thetas(keys)
     window = keys.take("local_attention", 128) // 2
@@ -68,7 +68,7 @@ def read(keys: Keys, kind: str) -> ModelConfig:
     _check_unread(keys, hidden_size)
     mlp_bias = keys.take("mlp_bias", False)
     mlp = GluConfig(
-        intermediate_size=keys.take("intermediate_size", 1152),
+        intermediate_size=keys.count("intermediate_size", 1152),
         activation=read_activation(keys, "hidden_activation"),
         has_in_bias=mlp_bias,
         has_out_bias=mlp_bias,
@@ -82,13 +82,13 @@ def read(keys: Keys, kind: str) -> ModelConfig:
     )
     cutoff = keys.take("initializer_cutoff_factor", 2.0, (float, type(None)))
     encoder = EncoderConfig(
-        vocab_size=keys.take("vocab_size", 50_368),
+        vocab_size=keys.count("vocab_size", 50_368),
         hidden_size=hidden_size,
         blocks=blocks,
         embedding=EmbeddingConfig(norm=norm, dropout=keys.take("embedding_dropout", 0.0)),
         final_norm=norm,
         init=InitConfig(std=keys.take("initializer_range", 0.02), cutoff=3.0 if cutoff is None else cutoff),
-        max_positions=keys.take("max_position_embeddings", 8192),
+        max_positions=keys.count("max_position_embeddings", 8192),
         pad_token_id=keys.take("pad_token_id", 50_283, (int, type(None))),
     )
     return ModelConfig(encoder=encoder, head=_read_head(keys, kind, norm))
@@ -166,7 +166,7 @@ def _check_unread(keys: Keys, hidden_size: int) -> None:
     """Keys that ModernBERT's files have and that say nothing new."""
     # never read by any release; converters wrote "absolute" or "sans_pos" for the same rotary positions
     keys.take("position_embedding_type", None, object)
-    head_dim = hidden_size // keys.take("num_attention_heads", 12)
+    head_dim = hidden_size // keys.count("num_attention_heads", 12)
     if keys.take("head_dim", head_dim, (int, type(None))) not in (head_dim, None):
         keys.contradiction(
             f"head_dim={keys.raw['head_dim']}", f"hidden_size / num_attention_heads is {head_dim}"
@@ -212,14 +212,12 @@ def _read_theta(keys: Keys, layer_type: str, parameters: Mapping[str, Any]) -> f
 
 
 def _read_layer_types(keys: Keys, num_layers: int) -> list[str]:
-    every = keys.take("global_attn_every_n_layers", 3)
-    if every < 1:
-        raise ConfigError(f"{keys.source}: global_attn_every_n_layers must be 1 or more, found {every}")
+    every = keys.count("global_attn_every_n_layers", 3)
     by_rule = [SLIDING if i % every else FULL for i in range(num_layers)]
     types = keys.take("layer_types", None, (list, type(None)))
     if types is None:
         return by_rule
-    if len(types) != num_layers or any(layer_type not in _THETAS for layer_type in types):
+    if len(types) != num_layers or any(layer_type not in (FULL, SLIDING) for layer_type in types):
         raise ConfigError(
             f"{keys.source}: layer_types must name {FULL!r} or {SLIDING!r} for each of {num_layers} layers, "
             f"found {types}"
@@ -232,7 +230,7 @@ def _read_layer_types(keys: Keys, num_layers: int) -> list[str]:
 def _read_attention(keys: Keys, theta: float, window: int | None) -> AttentionConfig:
     has_bias, dropout = keys.take("attention_bias", False), keys.take("attention_dropout", 0.0)
     return AttentionConfig(
-        num_heads=keys.take("num_attention_heads", 12),
+        num_heads=keys.count("num_attention_heads", 12),
         window_each_side=window,
         rotary=RotaryConfig(theta=theta),
         has_qkv_bias=has_bias,

@@ -2,14 +2,15 @@
 
 Every key is either read, known to be harmless, known to change the numbers (an error unless it has its
 neutral value), or unknown: one warning names those, and `strict=True` makes them an error. Harmless keys are
-kept, to be written back.
+kept, to be written back. The files of Sentence Transformers are read in the same way, with lists of their own.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 from modernbert.errors import ConfigError
 
@@ -43,12 +44,35 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-class Keys:
-    """A config.json being read: `take` what is understood, then `finish` judges the rest."""
+@contextmanager
+def naming(source: str) -> Generator[None]:
+    """Put the name of the file before what a part says of a value that came from there."""
+    try:
+        yield
+    except ConfigError as error:
+        if source in str(error):
+            raise
+        raise ConfigError(f"{source}: {error}") from error
 
-    def __init__(self, raw: Mapping[str, Any], source: str) -> None:
+
+class Keys:
+    """A JSON object being read: `take` what is understood, then `finish` judges the rest.
+
+    `harmless` and `neutral` are as the two lists above, which are those of config.json.
+    """
+
+    def __init__(
+        self,
+        raw: Mapping[str, Any],
+        source: str,
+        *,
+        harmless: frozenset[str] = HARMLESS,
+        neutral: Mapping[str, tuple[Any, ...]] = NEUTRAL,
+    ) -> None:
         self.raw = raw
         self.source = source
+        self._harmless = harmless
+        self._neutral = neutral
         self._taken: set[str] = set()
 
     def take(self, key: str, default: Any, kinds: type | tuple[type, ...] | None = None) -> Any:
@@ -60,6 +84,18 @@ class Keys:
             raise ConfigError(f"{self.source}: {key!r} must be {_kind_names(wanted)}, found {value!r}")
         return value
 
+    def count(self, key: str, default: int | None) -> Any:
+        """A whole number above zero; null will do where the default is None."""
+        value = self.take(key, default, (int,) if default is not None else (int, type(None)))
+        if value is not None and value < 1:
+            raise ConfigError(f"{self.source}: {key!r} must be a whole number above 0, found {value!r}")
+        return value
+
+    def inner(self, key: str, **lists: Any) -> Keys:
+        """The object under a key, itself to be taken apart and finished; null and none at all are empty."""
+        found = cast("dict[str, Any] | None", self.take(key, None, (dict, type(None))))
+        return Keys(found or {}, f"{self.source}: {key}", **lists)
+
     def contradiction(self, one: str, other: str) -> None:
         """Refuse two generations of keys that do not say the same."""
         raise ConfigError(f"{self.source} contradicts itself: {one}, but {other}; keep the one that is meant")
@@ -67,13 +103,13 @@ class Keys:
     def finish(self, *, strict: bool) -> dict[str, Any]:
         """Judge every key not taken; gives the harmless ones, to be kept."""
         rest = {key: value for key, value in self.raw.items() if key not in self._taken}
-        for key, neutral in NEUTRAL.items():
+        for key, neutral in self._neutral.items():
             if key in rest and rest[key] not in neutral:
                 raise ConfigError(
                     f"{self.source}: {key}={rest[key]!r} would change the numbers and is not supported; "
                     f"only {' or '.join(repr(value) for value in neutral)} is"
                 )
-        unknown = sorted(key for key in rest if key not in HARMLESS and key not in NEUTRAL)
+        unknown = sorted(key for key in rest if key not in self._harmless and key not in self._neutral)
         if unknown and strict:
             raise ConfigError(f"{self.source} has keys that nothing here reads: {', '.join(unknown)}")
         if unknown:
@@ -89,9 +125,11 @@ def labels_from(raw: Mapping[str, Any], source: str) -> tuple[str, ...]:
     """The labels in the order of their ids; two of them where a config gives none, as in transformers."""
     id2label = raw.get("id2label")
     if id2label is None:
-        return tuple(f"LABEL_{i}" for i in range(int(raw.get("num_labels", 2))))
+        return tuple(f"LABEL_{i}" for i in range(Keys(raw, source).count("num_labels", 2)))
     try:
         by_id = {int(key): str(value) for key, value in id2label.items()}
+        if not by_id:
+            raise ValueError
     except (AttributeError, ValueError):
         raise ConfigError(f"{source}: 'id2label' must map numbers to names, found {id2label!r}") from None
     if sorted(by_id) != list(range(len(by_id))):

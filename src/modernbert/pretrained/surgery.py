@@ -42,7 +42,7 @@ def average_models(folders: Sequence[Path]) -> Pretrained:
         raise InputError(f"a mean needs two models or more, found {len(folders)}")
     first = _read(folders[0])
     sums = {name: tensor.double() for name, tensor in _tensors(first).items()}
-    for folder in progress(folders[1:], label="average", unit=" models"):
+    for folder in progress(folders[1:], label="average", total=len(folders) - 1, unit=" models"):
         other = _read(folder)
         _require_same(folders[0], first, folder, other)
         for name, tensor in _tensors(other).items():
@@ -128,7 +128,7 @@ def entry_texts(tokenizer: Tokenizer) -> list[str | None]:
     word = next((i for i in plain if tokenizer.decode([i]).isalnum()), None)
     before = [] if word is None else [word]
     start = tokenizer.decode(before)
-    for i in progress(plain, label="entries", unit=" entries"):
+    for i in progress(plain, label="entries", total=len(plain), unit=" entries"):
         text = tokenizer.decode([*before, i]).removeprefix(start)
         texts[i] = None if "\ufffd" in text else text
     return texts

@@ -38,6 +38,7 @@ from modernbert.pretrained.folder import CONFIG_FILE, FAMILIES, OWN_MODEL_TYPE, 
 from modernbert.pretrained.keys import Keys
 from modernbert.pretrained.surgery import differences, listed
 from modernbert.pretrained.weights import fill, read_json, state_of
+from modernbert.progress import progress
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -89,7 +90,8 @@ def tile_model(small: Pretrained, to: EncoderConfig, how: Tiling = Tiling()) -> 
         module = config.build()
     plan = _Plan(small.config, config, layers, how)
     tensors = state_of(small.module) | dict(small.carried)
-    tiled = {name: plan.tiled(name, tensors) for name in state_of(module)}
+    names = progress(state_of(module), label="tile", total=len(state_of(module)), unit=" tensors")
+    tiled = {name: plan.tiled(name, tensors) for name in names}
     carried = {name: plan.tiled(name, tensors) for name in small.carried}
     fill(module, tiled, source="the tiled model")
     return replace(small, config=config, module=module.eval(), carried=carried)

@@ -91,7 +91,7 @@ def draw(folder: Path, target: Path | None = None) -> Path:
         _panel(rows, "efficiency", "packing: real tokens in the room of a step", marks),
     ]
     path = target or folder / PICTURE
-    curves(panels, path, title=f"{folder.name}: {_recipe(folder)['name']}", x_label="tokens")
+    curves(panels, path, title=f"{folder.name} ({_recipe(folder)['name']})", x_label="tokens")
     return path
 
 

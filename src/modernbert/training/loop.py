@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from modernbert.errors import TrainingError
 from modernbert.progress import Bar
 from modernbert.training import checkpoint, journal
+from modernbert.training.curves import draw
 from modernbert.training.journal import Journal
 from modernbert.training.optim import set_learning_rate
 from modernbert.training.parallel import Group, accumulating, whole
@@ -108,6 +109,7 @@ class LoopSettings:
     save_every_tokens: int
     evaluate_every_tokens: int
     num_kept: int
+    draws_curves: bool = True
     flops_per_token: float = 0.0
     peak_flops: float = 0.0
 
@@ -284,6 +286,8 @@ def _evaluate_and_save(run: Run, log: Journal | None, step: TrainingStep, *, is_
         figures = run.job.evaluate(run.module)
         if figures is not None and log is not None:
             log.write(journal.EVALUATIONS, {"step": place.step, "tokens": place.tokens, **figures})
+        if log is not None and settings.draws_curves:
+            draw(run.folder)
     is_due = place.tokens - place.tokens_at_save >= settings.save_every_tokens
     if is_end or is_due or is_stopped:
         save(run, is_end=is_end)

@@ -6,6 +6,7 @@ import json
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,7 +74,7 @@ def pretrain(
         started = _start(recipe, tokenizer, out)
         learned, held_out = _documents(shards, valid, held_share)
         run = _build(recipe, started, learned, held_out, tokenizer, out, group, switches)
-        _require_same_recipe(recipe, run, out, group)
+        _require_same_recipe({**as_data(recipe), "corpus": _facts(learned, shards)}, run, out, group)
         if not loop.train(run):
             return None
         return _finish(run, started, tokenizer, out)
@@ -210,6 +211,7 @@ def _settings(
         save_every_tokens=recipe.save_every_tokens,
         evaluate_every_tokens=recipe.evaluate_every_tokens,
         num_kept=recipe.num_kept,
+        draws_curves=find_spec("matplotlib") is not None,
         flops_per_token=training_flops_per_token(
             model, seq_len=first.seq_len, mask_rate=first.mask_rate(0.0)
         ),
@@ -218,9 +220,16 @@ def _settings(
     )
 
 
-def _require_same_recipe(recipe: Recipe, run: loop.Run, out: Path, group: Group) -> None:
-    """Take up the last checkpoint if the recipe is the one it was made by; write the recipe down."""
-    path, data = out / RECIPE, as_data(recipe)
+def _facts(documents: Documents, shards: Shards) -> dict[str, Any]:
+    """What tells one corpus from another, for a person too."""
+    lengths = {source: documents.lengths(source) for source in documents.sources}
+    sources = {name: {"documents": len(each), "tokens": int(each.sum())} for name, each in lengths.items()}
+    return {"tokenizer_sha256": shards.tokenizer_sha256, "sources": sources}
+
+
+def _require_same_recipe(data: dict[str, Any], run: loop.Run, out: Path, group: Group) -> None:
+    """Take up the last checkpoint if recipe and corpus are those it was made by; write them down."""
+    path = out / RECIPE
     has_begun = loop.resume(run)
     if has_begun:
         state: dict[str, Any] = run.place.job or {}
