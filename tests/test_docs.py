@@ -173,8 +173,8 @@ def test_commands_name_verbs_options_and_targets_that_there_are(path):
 
 def check_call(words: list[str], where: str) -> None:
     call: click.Command = verbs
-    if words and words[0] in verbs.commands:
-        call = verbs.commands[words.pop(0)]
+    while isinstance(call, click.Group) and words and words[0] in call.commands:
+        call = call.commands[words.pop(0)]
     help_text = CliRunner().invoke(call, ["--help"]).output
     for word in words:
         if word.startswith("-") and word != "-":
