@@ -58,7 +58,7 @@ def start(num_processes: int, *arguments: object) -> str:
         timeout=300,
         cwd=ROOT,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-20_000:]
     return done.stdout
 
 
@@ -78,6 +78,7 @@ def largest_difference(one: Path, other: Path) -> float:
         "stable_adamw",
         pytest.param("adamw", marks=pytest.mark.slow),
         pytest.param("adopt", marks=pytest.mark.slow),
+        pytest.param("muon", marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_equal_one(alone, shards, tmp_path, optimizer, spread):

@@ -84,7 +84,7 @@ def warnings_as_notes() -> Generator[None]:
 )
 @click.pass_context
 def verbs(ctx: click.Context, debug: bool) -> None:
-    """Encoder models: ask one, look into its folder, convert it.
+    """Encoder models: ask one, look into its folder, train your own.
 
     Texts come as arguments, from files, or from stdin. Results go to stdout: for a person, or with --json
     as one JSON object per line. `modernbert VERB --help` has examples.

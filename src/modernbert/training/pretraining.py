@@ -8,7 +8,7 @@ A run's folder holds recipe.json, the journal, checkpoints, pictures, and at the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -68,16 +68,20 @@ class MaskedRows:
     """Rows of a stream as micro-batches of masked tokens, whose masks follow from the row's number alone."""
 
     masker: Masker
-    seed: int
+    seed: tuple[int, ...]
 
     @classmethod
     def of(cls, recipe: Recipe, tokenizer: Tokenizer) -> MaskedRows:
         """Masks as the recipe wants them."""
-        return cls(masker=Masker.of(tokenizer, unit=recipe.masking), seed=recipe.seed)
+        return cls(masker=Masker.of(tokenizer, unit=recipe.masking), seed=(recipe.seed,))
+
+    def of_phase(self, index: int) -> MaskedRows:
+        """The same with masks of its own, as rows are counted anew in each phase."""
+        return replace(self, seed=(*self.seed, index))
 
     def micro(self, row: Row, rate: float) -> Micro:
         """One row, with so many of its tokens to be guessed."""
-        masked = self.masker.mask(row.token_ids, row.lengths, rate=rate, seed=(self.seed, row.number))
+        masked = self.masker.mask(row.token_ids, row.lengths, rate=rate, seed=(*self.seed, row.number))
         batch = packed(masked.token_ids, row.lengths)
         inputs = (batch, torch.from_numpy(masked.positions), torch.from_numpy(masked.labels))
         return Micro(inputs=inputs, weight=len(masked.labels), number=row.number)
@@ -146,10 +150,11 @@ class PretrainingJob:
         tokens = 0 if state is None else int(state["tokens"])
         stream = self._stream(index)
         steps = stream.steps(phase.rows_at, state=None if state is None else state["stream"])
+        masks = self._rows.of_phase(index)
         while tokens < phase.tokens:
             step, stream_state = next(steps)
             before, tokens = tokens, tokens + step.num_tokens
-            training_step = self._training_step(phase, step, before, is_last=tokens >= phase.tokens)
+            training_step = self._training_step(phase, step, masks, before, is_last=tokens >= phase.tokens)
             yield training_step, {"phase": index, "tokens": tokens, "stream": stream_state}
 
     def _stream(self, index: int) -> Stream:
@@ -166,13 +171,15 @@ class PretrainingJob:
             world_size=self._group.world_size,
         )
 
-    def _training_step(self, phase: Phase, step: Step, before: int, *, is_last: bool) -> TrainingStep:
+    def _training_step(
+        self, phase: Phase, step: Step, masks: MaskedRows, before: int, *, is_last: bool
+    ) -> TrainingStep:
         """Rates are those of the middle of the step: a first step at rate 0 would teach nothing."""
         middle = before + step.num_tokens // 2
         rate = phase.mask_rate(min(1.0, middle / phase.tokens))
         num_micros = -(-step.num_rows // self._group.world_size)
         return TrainingStep(
-            micros=self._rows.micros(step.rows, rate, num_micros),
+            micros=masks.micros(step.rows, rate, num_micros),
             num_tokens=step.num_tokens,
             peak_learning_rate=phase.learning_rate,
             learning_rate_share=phase.schedule(middle),

@@ -22,6 +22,7 @@ from modernbert.heads.mlm import MaskedLanguageModel, MlmHeadConfig
 from modernbert.heads.model import ModelConfig
 from modernbert.kernels.hardware import resolve_dtype
 from modernbert.pretrained.folder import Pretrained, read_folder, write_folder
+from modernbert.pretrained.surgery import VOCABULARY_MULTIPLE
 from modernbert.text.tokenizer import Tokenizer
 from modernbert.training import checkpoint, loop
 from modernbert.training.parallel import Group, Spread, joined, spread
@@ -31,7 +32,6 @@ from modernbert.training.throughput import matrix_rate, training_flops_per_token
 from modernbert.training.validation import Validation
 
 RECIPE, FINAL = "recipe.json", "final"
-VOCABULARY_MULTIPLE = 64  # rows of the embedding: matrix products like it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
