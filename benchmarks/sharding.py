@@ -3,9 +3,9 @@
     python benchmarks/sharding.py                                   the text corpus of docs/data.md, a sample
     python benchmarks/sharding.py --inputs 'my/*.jsonl.zst' --mebibytes 64
 
-"alone" is `encode_batch` of the tokenizers package on texts that lie in memory, with all of its threads, 1,000
-texts at a time; nothing is read and nothing is kept. "shards" is all that `modernbert shard` does: starting its
-processes, reading, decompressing, parsing, tokenizing, checksums, writing and syncing to disk. Both read the same
+"alone" is `encode_batch` of the tokenizers package on texts that lie in memory, with all its threads, 1,000
+texts at a time; nothing is read and nothing is kept. "shards" is all that `modernbert shard` does: starting
+its processes, reading, parsing, tokenizing, checksums, writing and syncing to disk. Both read the same
 documents, in turns, so that a busy moment hits both. The tokenizer is trained on the sample first, or named.
 """
 
@@ -120,8 +120,8 @@ def show(measured: dict[str, Any]) -> None:
     seconds: dict[str, list[float]] = measured["seconds"]
     print(f"{description()}\n")
     print(
-        f"{measured['documents']:,} documents, {measured['text_bytes']:,} bytes, {measured['tokens']:,} tokens, "
-        f"{measured['workers']} workers, medians of {len(seconds['alone'])} turns"
+        f"{measured['documents']:,} documents, {measured['text_bytes']:,} bytes, {measured['tokens']:,} "
+        f"tokens, {measured['workers']} workers, medians of {len(seconds['alone'])} turns"
     )
     for name, found in seconds.items():
         median = statistics.median(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import weakref
 
 import pytest
 
@@ -64,13 +65,26 @@ def test_a_worker_that_dies_is_told():
         list(in_workers(die_at_one, [0, 1, 2, 3], num_workers=2))
 
 
-def test_jobs_are_taken_as_workers_are_free():
-    taken: list[int] = []
+class Job:
+    """A job that can be watched."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def number_of(job: Job) -> int:
+    return job.number
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_few_jobs_lie_in_memory_at_once(num_workers):
+    living: weakref.WeakSet[Job] = weakref.WeakSet()
 
     def jobs():
-        for job in range(1, 9):
-            taken.append(job)
+        for number in range(30):
+            job = Job(number)
+            living.add(job)
+            assert len(living) <= 2, "the one that is made, and the one that was handed out before"
             yield job
 
-    for number, _ in enumerate(in_workers(slow_first, jobs(), num_workers=2)):
-        assert len(taken) <= number + 4
+    assert list(in_workers(number_of, jobs(), num_workers=num_workers)) == list(range(30))
