@@ -154,9 +154,36 @@ def test_permissions_follow_the_umask_and_a_folder_keeps_its_own(tmp_path, swap)
 
 
 def test_the_umask_of_other_threads_is_never_touched(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask belongs to the whole process"))
+    calls: list[int] = []
+    monkeypatch.setattr(os, "umask", calls.append)
     write(tmp_path / "model")
     write_atomic(tmp_path / "file", "x")
+    assert names(tmp_path) == ["file", "model"]
+    assert calls == []
+
+
+@pytest.mark.parametrize("inside", [".", "kept", "gone"])
+def test_a_process_that_stands_in_the_folder_stands_in_the_new_one(tmp_path, monkeypatch, swap, inside):
+    target = tmp_path / "model"
+    write(target, "old")
+    for name in ("kept", "gone"):
+        (target / name).mkdir()
+    monkeypatch.chdir(target / inside)
+    with folder_being_written(Path(".") if inside == "." else target) as folder:
+        (folder / "a.txt").write_text("new")
+        (folder / "kept").mkdir()
+    assert Path.cwd() == (target / "kept" if inside == "kept" else target)
+    assert (target / "a.txt").read_text() == "new"
+    write(Path("sub"), "relative paths lead somewhere")
+    assert (Path.cwd() / "sub" / "a.txt").exists()
+
+
+def test_a_process_that_stands_elsewhere_stays_there(tmp_path, monkeypatch, swap):
+    (tmp_path / "model2").mkdir()
+    monkeypatch.chdir(tmp_path / "model2")
+    write(tmp_path / "model", "old")
+    write(tmp_path / "model", "new")
+    assert Path.cwd() == tmp_path / "model2"
 
 
 def test_everything_is_on_the_disk_before_the_folder_gets_its_name(tmp_path, monkeypatch):

@@ -61,7 +61,7 @@ def folder_being_written(target: Path) -> Generator[Path]:
     Files of an old `target` that the block did not write are gone afterwards: the new folder is the whole
     truth. Where the system cannot swap two folders in one step, a kill between two renames leaves the old
     folder complete under `.NAME.old-*`, and the next read or write of the same target puts it back. A link is
-    followed.
+    followed. Where this process stands in the old `target`, it stands in the new one afterwards.
     """
     target = Path(os.path.realpath(target))
     if target.exists() and not target.is_dir():
@@ -79,7 +79,8 @@ def folder_being_written(target: Path) -> Generator[Path]:
         with _locked(target.parent):
             if target.exists():
                 shutil.copymode(target, temporary)
-            _put_in_place(temporary, target)
+            with _standing_where_it_was(target):
+                _put_in_place(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _unlock(lock)
@@ -130,6 +131,20 @@ def fsync_folder(folder: Path) -> None:
     """Make renames inside `folder` durable; systems that cannot open a folder make them so themselves."""
     with contextlib.suppress(OSError):
         _fsync(folder)
+
+
+@contextlib.contextmanager
+def _standing_where_it_was(target: Path) -> Generator[None]:
+    """Where we stand inside `target`, go to the same place in the folder that gets its name: the old one is
+    removed under our feet, and no relative path would lead anywhere.
+    """
+    try:
+        place = Path.cwd()
+    except OSError:  # removed by somebody else
+        place = None
+    yield
+    if place is not None and place.is_relative_to(target):
+        os.chdir(place if place.is_dir() else target)
 
 
 def _put_in_place(new: Path, target: Path) -> None:

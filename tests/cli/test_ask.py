@@ -1,9 +1,11 @@
 """Each verb that asks a model: what a person sees and what --json gives are the model's own numbers."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import modernbert
 from tests.cli.conftest import assert_fails, json_lines
@@ -69,7 +71,15 @@ def test_embed_keeps_the_first_dimensions(run):
 def test_embed_refuses_an_out_it_does_not_write(run, tmp_path):
     assert_fails(run("embed", "a", "--out", "v.csv", kind="embed"), "*.npy", "v.csv", code=2)
     assert_fails(run("embed", "a", "--out", "v.npy", "--json", kind="embed"), "choose one", code=2)
-    assert_fails(run("embed", "a", "--out", str(tmp_path / "no" / "v.npy"), kind="embed"), "No such file")
+
+
+def test_a_place_that_cannot_be_written_is_named_before_a_model_is_loaded(run, tmp_path):
+    nowhere = ("--model", "no/such/folder")
+    out, plot, checkpoint = (str(tmp_path / "no" / name) for name in ("v.npy", "map.png", "r.pt"))
+    for call in (("embed", "a", "--out", out), ("similarity", "a", "b", "--plot", plot)):
+        assert_fails(run(*call, *nowhere), call[-1], f"there is no folder {tmp_path / 'no'}; make it first")
+    converted = run("convert", "no/such/folder", checkpoint, "--to", "research")
+    assert_fails(converted, checkpoint, "there is no folder", "make it first")
 
 
 def test_two_texts_have_one_similarity(run, model):
@@ -97,6 +107,15 @@ def test_similarity_against_a_file(run, tmp_path):
     assert [row["text_b"] for row in rows] == ["a dog", "rain"]
     assert "columns" in run("similarity", "the cat", "--against", str(other), kind="embed").stdout
     assert_fails(run("similarity", "the cat", kind="embed"), "nothing to compare it with")
+
+
+def test_field_is_for_the_texts_and_for_the_file_they_are_compared_with(run, tmp_path):
+    texts, other = tmp_path / "texts.jsonl", tmp_path / "other.jsonl"
+    texts.write_text('{"body": "the cat"}\n')
+    other.write_text('{"body": "a dog"}\n{"body": "rain"}\n')
+    call = ("similarity", "--file", str(texts), "--against", str(other), "--field", "body", "--json")
+    rows = json_lines(run(*call, kind="embed"))
+    assert [(row["text_a"], row["text_b"]) for row in rows] == [("the cat", "a dog"), ("the cat", "rain")]
 
 
 def test_similarity_draws_a_heat_map(run, tmp_path):
@@ -175,3 +194,27 @@ def test_answer_finds_a_stretch_of_the_context(run, model, tmp_path):
         assert row["text"] in result.stdout.splitlines()[0]
     both = run("answer", "who", "--context", context, "--context-file", str(file), kind="span")
     assert_fails(both, "choose one", code=2)
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_places_of_answers_are_those_of_the_files_characters(run, tmp_path, line_end, mark):
+    content = mark + line_end.join(["", "ada lives", "in london ,", "", "the cat", "sat"]) + line_end
+    file = tmp_path / "context.txt"
+    file.write_bytes(content.encode())
+    rows = json_lines(
+        run("answer", "who", "--context-file", str(file), "--top-k", "99", "--json", kind="span")
+    )
+    assert len(rows) > 20
+    for row in rows:
+        assert content[row["start"] : row["end"]] == row["text"]
+        assert "\ufeff" not in row["text"]
+
+
+def test_numbers_that_are_none_are_an_error_and_not_json(run, folders, tmp_path):
+    folder = shutil.copytree(folders["embed"], tmp_path / "nan")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["final_norm.weight"][0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    result = run("embed", "rain", "--json", "--model", str(folder))
+    assert_fails(result, "for text 0 the model gives NaN", "info --check", "--dtype float32")

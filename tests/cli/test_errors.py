@@ -1,13 +1,13 @@
 """What a user can get wrong: one clear message on stderr, the exit code, and no traceback."""
 
 import json
-import re
 
 import pytest
 import torch
 
 from modernbert import bundled
-from modernbert.cli import ask, models, verbs
+from modernbert.cli import ask, inputs, models, verbs
+from modernbert.cli.output import in_options
 from modernbert.errors import InputError
 from tests.cli.conftest import assert_fails
 
@@ -60,7 +60,7 @@ def test_unknown_dtype_device_and_backend(run):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 def test_cuda_where_there_is_none(run):
-    assert_fails(run("embed", "a", "--device", "cuda", kind="embed"), "0 CUDA device(s)", "device='cpu'")
+    assert_fails(run("embed", "a", "--device", "cuda", kind="embed"), "0 CUDA device(s)", "--device cpu")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,39 @@ def test_a_long_text_follows_overflow(run):
 def test_a_warning_is_one_line_on_stderr(run):
     result = run("embed", " ".join(["rain"] * 100), "--overflow", "truncate", "--json", kind="embed")
     assert len(json.loads(result.stdout)["embedding"]) == 16
-    assert re.fullmatch(r"modernbert: warning: 1 of 1 texts? .* 38 tokens .*\n", result.stderr)
+    said = "modernbert: warning: texts cut to 64 tokens: 1; 38 tokens were left out\n"
+    assert result.stderr == said
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("verb", "kind"), [("embed", "embed"), ("classify", "classify")])
+def test_a_run_of_many_batches_tells_once_how_many_texts_were_cut(run, monkeypatch, verb, kind):
+    monkeypatch.setattr(inputs, "TEXTS_AT_ONCE", 4)
+    lines = "\n".join([" ".join(["rain"] * 100)] * 9 + ["wet"] * 4)
+    result = run(verb, "--overflow", "truncate", "--json", kind=kind, input=lines)
+    assert len(result.stdout.splitlines()) == 13
+    said = f"modernbert: warning: texts cut to 64 tokens: 9; {9 * 38} tokens were left out\n"
+    assert result.stderr == said
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("use device='cpu'", "use --device cpu"),
+        ("load it with dtype='float32', or", "load it with --dtype float32, or"),
+        ("overflow='truncate' cuts; max_length=500 is", "--overflow truncate cuts; --max-length 500 is"),
+        ("special_tokens='parse' and max_seqlen=5 stay", "special_tokens='parse' and max_seqlen=5 stay"),
+    ],
+)
+def test_messages_speak_in_the_options_of_the_verb(message, said):
+    assert in_options(message, verbs.commands["embed"]) == said
+    assert in_options(message, None) == message
+
+
+def test_names_to_allow_are_said_as_options():
+    said = in_options("allow=['numpy.dtype', 'a b'] puts", verbs.commands["convert"])
+    assert said == "--allow numpy.dtype --allow 'a b' puts"
+    assert in_options("with to='parts': no", verbs.commands["convert"]) == "with --to parts: no"
 
 
 def test_a_revision_of_a_folder_has_no_effect_and_says_so(run):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -138,10 +139,52 @@ def test_convert_refuses_what_it_cannot_do(run, folders, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def write_bare_checkpoint(run, folder, path):
+    """The tensors alone, as the research code leaves them."""
+    assert run("convert", str(folder), str(path), "--to", "research").exit_code == 0
+    content = torch.load(path, weights_only=True)
+    del content["state"]["integrations"]
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "question"),
+    [
+        ("mlm", ("fill-mask", "the [MASK]")),
+        ("classify", ("classify", "good cat")),
+        ("embed", ("embed", "the cat", "--prompt", "query")),
+        ("tag", ("tag", "ada lives")),
+    ],
+)
+def test_convert_to_research_and_back_answers_the_same(run, folders, tmp_path, kind, question):
+    checkpoint, target = tmp_path / "r.pt", tmp_path / "model"
+    assert run("convert", str(folders[kind]), str(checkpoint), "--to", "research").exit_code == 0
+    result = run("convert", str(checkpoint), str(target))
+    assert result.exit_code == 0, result.stderr
+    asked = (*question, "--dtype", "float32", "--json", "--model")
+    assert json_lines(run(*asked, str(target))) == json_lines(run(*asked, str(folders[kind])))
+
+
+def test_names_that_a_checkpoint_may_not_hold_are_said_as_options(run, folders, tmp_path):
+    checkpoint = tmp_path / "r.pt"
+    write_bare_checkpoint(run, folders["mlm"], checkpoint)
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save({**content, "rng": np.arange(3)}, checkpoint)
+    call = ("convert", str(checkpoint), str(tmp_path / "model"), "--preset", "modernbert-base")
+    refused = run(*call)
+    assert_fails(refused, "--allow numpy.dtype", "--allow numpy.ndarray")
+    assert "allow=" not in refused.stderr
+
+
+def test_convert_does_not_replace_the_folder_one_stands_in(run, folders, copy, monkeypatch):
+    monkeypatch.chdir(copy("mlm"))
+    assert_fails(run("convert", str(folders["mlm"]), "."), "the folder you stand in", "from outside", code=2)
+
+
 def test_convert_reads_a_research_checkpoint(run, folders, tmp_path):
     checkpoint, target, options = tmp_path / "latest-rank0.pt", tmp_path / "model", tmp_path / "options.json"
     options.write_text(json.dumps(FLEXBERT))
-    assert run("convert", str(folders["mlm"]), str(checkpoint), "--to", "research").exit_code == 0
+    write_bare_checkpoint(run, folders["mlm"], checkpoint)
     described = ("--preset", str(options), "--tokenizer", str(folders["mlm"]))
     result = run("convert", str(checkpoint), str(target), *described)
     assert result.exit_code == 0, result.stderr
@@ -151,8 +194,9 @@ def test_convert_reads_a_research_checkpoint(run, folders, tmp_path):
 
 def test_convert_refuses_a_checkpoint_that_it_does_not_understand(run, folders, tmp_path):
     checkpoint, target = tmp_path / "latest-rank0.pt", tmp_path / "model"
-    assert run("convert", str(folders["mlm"]), str(checkpoint), "--to", "research").exit_code == 0
-    assert_fails(run("convert", str(checkpoint), str(target)), "does not say what the model is")
+    write_bare_checkpoint(run, folders["mlm"], checkpoint)
+    said = ("does not say what the model is", "--preset modernbert-base")
+    assert_fails(run("convert", str(checkpoint), str(target)), *said)
     assert_fails(run("convert", str(checkpoint), str(target), "--preset", "modernbert-base"), "do not fit")
     junk = tmp_path / "junk.pt"
     junk.write_bytes(b"not a checkpoint")

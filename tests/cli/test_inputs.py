@@ -105,6 +105,10 @@ def test_a_file_that_is_not_there_or_of_another_kind(run, tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("text\nrain\n")
     assert_fails(run("embed", "--file", str(table), kind="embed"), "table.csv is not read here", ".jsonl")
+    columns = tmp_path / "pairs.tsv"
+    columns.write_text("rain\twet\n")
+    for verb in ("embed", "classify"):
+        assert_fails(run(verb, "--file", str(columns), kind=verb), "pairs.tsv is not read here", "--tabs")
 
 
 def test_the_texts_are_looked_at_before_a_model_is_loaded(run):

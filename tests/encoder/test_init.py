@@ -153,6 +153,11 @@ def test_a_family_that_is_not_there_is_an_error_that_lists_those_that_are():
 def test_contradicting_settings_are_errors():
     with pytest.raises(ConfigError, match="cannot go with has_small_embedding"):
         InitConfig(has_small_embedding=True)
-    for changes in ({"std": 0.0}, {"cutoff": -1.0}):
-        with pytest.raises(ConfigError, match="must be above 0"):
+    for changes in ({"std": -1.0}, {"cutoff": -1.0}):
+        with pytest.raises(ConfigError, match="must be a number of at least 0"):
             replace(InitConfig(), **changes)
+
+
+def test_a_deviation_of_zero_draws_zeros():
+    built = masked_language_model(InitConfig(std=0.0))
+    assert not built.model.layers[0].mlp.Wi.weight.any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -292,3 +293,60 @@ def test_a_value_of_the_wrong_kind_is_an_error_that_names_the_part():
         from_json(data, PARTS)
     with pytest.raises(ConfigError, match=r"RotaryConfig cannot be made of .*'theta': 'high'"):
         from_json({"kind": "rotary", "theta": "high"}, PARTS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableConfig(Part):
+    kind: ClassVar[str] = "table"
+    table: object
+
+    def build(self, hidden_size: int) -> nn.Module:
+        return nn.Identity()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [(1, (2.5, None), True), {"a": (1, 2), "b": {"c": ("x",)}}, {"part": ATTENTION}, (ATTENTION, "x")],
+)
+def test_what_a_field_holds_comes_back_as_it_was(table):
+    part = TableConfig(table=table)
+    assert from_json(json.loads(json.dumps(to_json(part))), (*PARTS, TableConfig)) == part
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ([1, 2], r"TableConfig.table holds \[1, 2\], which a saved model cannot bring back.*as a tuple"),
+        ({"a": ([1],)}, r"TableConfig.table holds \[1\]"),
+        ({1: 2}, "TableConfig.table has the key 1, which"),
+        ({"kind": "x"}, "TableConfig.table has the key 'kind'"),
+        ({1, 2}, "TableConfig.table holds {1, 2}"),
+    ],
+)
+def test_what_json_would_bring_back_as_another_value_is_refused(table, message):
+    with pytest.raises(ConfigError, match=message):
+        to_json(TableConfig(table=table))
+
+
+def test_two_parts_of_one_kind_are_refused():
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Shadow(Part):
+        kind: ClassVar[str] = "layer_norm"
+
+    with pytest.raises(
+        ConfigError, match=r"two parts are of kind 'layer_norm': .*LayerNormConfig and .*Shadow"
+    ):
+        from_json(to_json(ATTENTION), (*PARTS, Shadow))
+    assert from_json(to_json(ATTENTION), (*PARTS, AttentionConfig)) == ATTENTION
+
+
+@pytest.mark.parametrize("part", [nn.Linear, None, ATTENTION, "attention", Part])
+def test_what_is_no_class_of_a_part_is_refused(part):
+    with pytest.raises(ConfigError, match="parts are dataclasses that derive from Part and have a kind"):
+        from_json(to_json(ATTENTION), (*PARTS, part))
+
+
+def test_the_size_of_a_norms_epsilon_is_checked():
+    for config in (LayerNormConfig, RmsNormConfig):
+        with pytest.raises(ConfigError, match=r"\.eps must be a number of at least 0, found 'small'"):
+            config(eps="small")

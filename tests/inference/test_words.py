@@ -1,6 +1,17 @@
+import tracemalloc
+
 import pytest
 
 from modernbert.inference.words import first_tokens, split_words, word_spans
+
+
+def test_first_tokens_take_no_memory_for_each_character():
+    text = "a" * 1_000_000
+    tracemalloc.start()
+    assert first_tokens(text, [(0, len(text))], [(0, len(text))]) == [0]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10_000
 
 
 def words_of(text, offsets=()):

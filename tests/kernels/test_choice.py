@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modernbert.errors import BackendError
+from modernbert.errors import BackendError, InputError
 from modernbert.kernels import flash, reference, sdpa
 from modernbert.kernels.attention import BACKENDS, attend, choose
 from tests.kernels.calls import random_call
@@ -56,6 +56,29 @@ def test_the_error_of_auto_gives_the_reasons_of_every_backend(monkeypatch):
         choose(random_call([4]))
     for name in ("flash", "sdpa", "reference"):
         assert f"  {name}: {name} is out today" in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "reference"])
+@pytest.mark.parametrize(
+    ("bounds", "max_seqlen"),
+    [([0, 3], 3), ([0, 4, 3, 8], 5), ([1, 8], 7), ([0, 8], 3), ([0, 9], 9), ([], 8), ([0], 8)],
+    ids=str,
+)
+def test_bounds_that_do_not_fit_the_tokens_are_an_error(bounds, max_seqlen, backend):
+    call = random_call([8])
+    cu_seqlens = torch.tensor(bounds, dtype=torch.int32)
+    with pytest.raises(InputError, match=r"cu_seqlens must rise from 0 to the 8 tokens of q.*max_seqlen="):
+        attend(call.q, call.k, call.v, cu_seqlens, max_seqlen, backend=backend)
+
+
+def test_bounds_on_a_gpu_are_not_looked_at():
+    class OnGpu:
+        device = torch.device("cuda")
+
+        def tolist(self):
+            raise AssertionError("a look waits for the GPU")
+
+    assert replace(random_call([8]), cu_seqlens=OnGpu()).check_bounds() is None
 
 
 def test_flash_refuses_heads_larger_than_its_kernels():

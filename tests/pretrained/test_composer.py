@@ -8,6 +8,8 @@ import functools
 import json
 import os
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +22,15 @@ from modernbert.encoder.block import ParallelConfig
 from modernbert.encoder.mlp import GluConfig
 from modernbert.encoder.presets import modernbert_base
 from modernbert.errors import ConfigError, FolderError, WeightsError
+from modernbert.heads.classify import ClassifyHeadConfig
+from modernbert.heads.embed import EmbedHeadConfig
 from modernbert.heads.mlm import MlmHeadConfig
 from modernbert.heads.model import ModelConfig
+from modernbert.heads.tokens import SpanHeadConfig, TagHeadConfig
 from modernbert.pretrained.composer import read_checkpoint, write_checkpoint
 from modernbert.pretrained.flexbert import config_from_flexbert
 from modernbert.pretrained.folder import read_folder, write_folder
+from modernbert.pretrained.sentence import TextSettings
 from tests.pretrained.small_models import numbers, packed, small_model, small_tokenizer
 
 # ours and theirs compute the same in another order, in fp32
@@ -233,7 +239,9 @@ def tokenizer_files() -> dict[str, bytes]:
 
 def test_without_options_the_error_says_how_to_give_them(tmp_path):
     path = saved(tmp_path, {"state": {"model": flexbert_names()}})
-    with pytest.raises(ConfigError, match="does not say what the model is; pass config="):
+    with pytest.raises(
+        ConfigError, match=r"does not say what the model is; .*config_named\(.*--preset modern"
+    ):
         read_checkpoint(path)
 
 
@@ -402,6 +410,62 @@ def test_a_written_checkpoint_has_the_names_of_the_research_code(tmp_path):
     written = torch.load(tmp_path / "again.pt", weights_only=True)["state"]["model"]
     assert written.keys() == flexbert_names().keys()
     assert all(torch.equal(written[name], tensor) for name, tensor in flexbert_names().items())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        MlmHeadConfig(is_tied=False),
+        ClassifyHeadConfig(labels=("bad", "good"), problem="multi_label", pooling="cls"),
+        TagHeadConfig(labels=("O", "B-PER")),
+        SpanHeadConfig(),
+        EmbedHeadConfig(poolings=("cls", "mean"), is_normalized=True),
+    ],
+    ids=lambda head: head.kind,
+)
+def test_a_written_checkpoint_holds_all_that_a_folder_does(tmp_path, head):
+    model = small_model(head=head, tokenizer=small_tokenizer())
+    model.settings = TextSettings(prompts={"query": "w1 "}, max_seq_length=12)
+    write_checkpoint(tmp_path / "checkpoint.pt", model)
+    again = read_checkpoint(tmp_path / "checkpoint.pt")
+    assert (again.config, again.settings) == (model.config, model.settings)
+    assert again.tokenizer.files == model.tokenizer.files
+    assert torch.equal(numbers(again), numbers(model))
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"tokenizer.json": "{}"}, "'config.json'"),
+        ({"config.json": "{"}, "Expecting property name"),
+        ({"config.json": '{"model": {"kind": "nonsense"}, "text": {}}'}, "unknown part 'nonsense'"),
+        ({"config.json": '{"model": {"kind": "rms_norm", "eps": 0.1}, "text": {}}'}, "describes no model"),
+    ],
+)
+def test_a_wrong_configuration_inside_a_checkpoint_is_named(tmp_path, own, message):
+    content = {"state": {"model": flexbert_names(), "integrations": {"modernbert": own}}}
+    path = saved(tmp_path, content)
+    with pytest.raises(ConfigError, match=rf"latest-rank0.pt: the config.json inside it .*{message}"):
+        read_checkpoint(path)
+
+
+def test_two_reads_at_once_do_not_take_each_others_allowed_names(tmp_path, monkeypatch):
+    path = saved(tmp_path, surrounded(flexbert_names()))
+    refused = names_refused(path)
+    load, allowed = torch.load, []
+
+    def slow_load(*args, **kwargs):
+        before = set(torch.serialization.get_safe_globals())
+        time.sleep(0.05)
+        allowed.append((before, set(torch.serialization.get_safe_globals())))
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", slow_load)
+    with ThreadPoolExecutor(4) as pool:
+        for model in pool.map(lambda _: read_checkpoint(path, config(), allow=refused), range(4)):
+            torch.testing.assert_close(numbers(model), their_logits(), atol=TOLERANCE, rtol=0)
+    assert all(before == after for before, after in allowed)
+    assert not [each for each in torch.serialization.get_safe_globals() if isinstance(each, tuple)]
 
 
 def test_what_flexbert_has_no_place_for_is_not_written(tmp_path):

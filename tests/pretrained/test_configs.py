@@ -128,7 +128,8 @@ def test_a_truncation_of_null_is_at_three_deviations():
 )
 def test_a_whole_number_will_do_where_a_fraction_is_meant(key: str):
     value = 0 if key == "mlp_dropout" else 1
-    read({**{k: v for k, v in OLDER.items() if k != "layer_norm_eps"}, key: value})
+    keys = {k: v for k, v in OLDER.items() if k != "layer_norm_eps"}
+    assert read({**keys, key: value}) == read({**keys, key: float(value)})
 
 
 def test_mmbert_is_read_without_a_word():
@@ -304,7 +305,10 @@ WRONG = {
     ),
     "too_few_layer_types": ({"layer_types": [FULL]}, "layer_types must name"),
     "unknown_layer_type": ({"layer_types": [FULL, "chunked_attention"] * 2}, "layer_types must name"),
-    "no_pattern": ({"global_attn_every_n_layers": 0}, "global_attn_every_n_layers must be 1 or more"),
+    "no_pattern": (
+        {"global_attn_every_n_layers": 0},
+        "'global_attn_every_n_layers' must be a whole number above 0, found 0",
+    ),
     "activation": ({"hidden_activation": "swoosh"}, "unknown activation hidden_activation='swoosh'"),
     "layers_in_words": ({"num_hidden_layers": "four"}, "'num_hidden_layers' must be int, found 'four'"),
     "layers_of_null": ({"num_hidden_layers": None}, "'num_hidden_layers' must be int, found None"),
@@ -327,7 +331,7 @@ WRONG = {
         {"architectures": ["ModernBertForCausalLM"]},
         "'ModernBertForCausalLM' is not supported",
     ),
-    "no_heads": ({"num_attention_heads": 0}, "num_heads must be a whole number above 0"),
+    "no_heads": ({"num_attention_heads": 0}, "'num_attention_heads' must be a whole number above 0, found 0"),
     "padding_outside": ({"pad_token_id": 16}, "pad_token_id 16"),
 }
 

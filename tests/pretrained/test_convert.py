@@ -42,6 +42,14 @@ def test_every_form_converts_into_every_other(tmp_path, model):
     assert torch.equal(numbers(again), numbers(model))
 
 
+def test_the_way_to_the_research_code_and_back_loses_nothing(tmp_path, model):
+    write_folder(tmp_path / "model", model)
+    convert(tmp_path / "model", tmp_path / "research.pt", to="research")
+    convert(tmp_path / "research.pt", tmp_path / "again")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == files
+
+
 def test_a_dtype_is_written(tmp_path, model):
     write_folder(tmp_path / "model", model)
     convert(tmp_path / "model", tmp_path / "half", dtype=torch.bfloat16)
@@ -88,7 +96,7 @@ def test_wrong_calls_say_what_to_do(tmp_path, model):
         convert(tmp_path / "model", tmp_path / "x", to="onnx")
     with pytest.raises(FolderError, match="does not exist; name a model folder, or the file of a research"):
         convert(tmp_path / "nothing", tmp_path / "x")
-    with pytest.raises(InputError, match="config and allow are for checkpoints"):
+    with pytest.raises(InputError, match="a preset and names to allow are for checkpoints"):
         convert(tmp_path / "model", tmp_path / "x", config=model.config)
     with pytest.raises(ConfigError, match=r"'big' is no preset, and no JSON file.*modernbert-base"):
         config_named("big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -20,7 +21,7 @@ from modernbert.heads.embed import DenseConfig, EmbedHeadConfig, TokenEmbedHeadC
 from modernbert.heads.model import ModelConfig
 from modernbert.pretrained.folder import Pretrained, describe_layout, read_folder, write_folder
 from modernbert.pretrained.sentence import TextSettings
-from modernbert.pretrained.weights import write_weights
+from modernbert.pretrained.weights import read_json, read_weights, write_weights
 from tests.pretrained.small_models import numbers, packed, small_model, small_tokenizer
 
 DENSE = (DenseConfig(out_features=5, activation="tanh"), DenseConfig(out_features=3, has_bias=False))
@@ -304,3 +305,197 @@ def test_a_dtype_is_cast_to_and_written(folder, tmp_path):
 def test_a_config_alone_can_be_named(tmp_path):
     assert describe_layout(small_model().config) == "modernbert"
     assert isinstance(small_model().config, ModelConfig)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.complex64, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused(folder, dtype):
+    tensors = {name: tensor.to(dtype) for name, tensor in read_weights(folder).items()}
+    write_weights(folder, tensors)
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        WeightsError, match=rf"{folder} holds tensors of another kind.* is {kind}, the model's"
+    ):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": 0}, "'num_attention_heads' must be a whole number above 0, found 0"),
+        ({"num_attention_heads": 3}, "hidden_size"),
+        ({"pad_token_id": 99}, "pad_token_id 99 lies outside"),
+        ({"initializer_range": -1.0}, "InitConfig.std must be a number of at least 0"),
+        ({"attention_dropout": 1.5}, "AttentionConfig.dropout must be a probability"),
+        ({"local_attention": -8}, "window_each_side must be 0 or more"),
+        ({"layer_types": [["a"], ["b"], ["c"], ["d"]]}, "layer_types must name"),
+        ({"architectures": 5}, "'architectures' must be a list of names, found 5"),
+        ({"sentence_transformers": "abc"}, "'sentence_transformers' must be dict or null, found 'abc'"),
+        (
+            {"architectures": ["ModernBertForSequenceClassification"], "num_labels": "abc"},
+            "'num_labels' must be",
+        ),
+        (
+            {"architectures": ["ModernBertForSequenceClassification"], "problem_type": []},
+            "unknown problem_type",
+        ),
+        ({"architectures": ["ModernBertForTokenClassification"], "id2label": {}}, "'id2label' must map"),
+    ],
+)
+def test_every_error_of_a_value_names_the_file(folder, changes, message):
+    change_config(folder, **changes)
+    with pytest.raises(ConfigError) as error:
+        read_folder(folder)
+    assert str(error.value).startswith(f"{folder / 'config.json'}: ")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ({"max_seq_length": "256"}, "'max_seq_length' must be int or null, found '256'"),
+        ({"max_seq_length": 0}, "'max_seq_length' must be a whole number above 0, found 0"),
+        ({"prompts": {"query": 5}}, "'query' must be str or null, found 5"),
+        ({"activation": "swoosh"}, "unknown activation 'swoosh'"),
+        (5, "'text' must be dict or null, found 5"),
+    ],
+)
+def test_our_own_text_settings_are_checked(tmp_path, text, message):
+    write_folder(tmp_path / "model", small_model(), layout="parts")
+    change_config(tmp_path / "model", text=text)
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/model/config.json.*{message}"):
+        read_folder(tmp_path / "model")
+
+
+def test_a_range_of_zero_says_nothing_about_a_trained_model(folder):
+    expected = numbers(read_folder(folder))
+    change_config(folder, initializer_range=0.0)
+    read = read_folder(folder)
+    assert torch.equal(numbers(read), expected)
+    write_folder(folder, read)
+    assert config_of(folder)["initializer_range"] == 0.0
+
+
+class OrderedNorm(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.register_buffer("order", torch.arange(size).flip(0))
+        self.register_buffer("mask", torch.arange(size) > 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[..., self.order] * self.weight * self.mask
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrderedNormConfig(Part):
+    kind: ClassVar[str] = "ordered_norm"
+
+    def build(self, hidden_size: int) -> nn.Module:
+        return OrderedNorm(hidden_size)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_buffers_of_whole_numbers_come_back_as_they_were(tmp_path, dtype):
+    model = small_model()
+    config = replace(model.config, encoder=replace(model.config.encoder, final_norm=OrderedNormConfig()))
+    saved = replace(model, config=config, module=config.build().eval())
+    write_folder(tmp_path, saved)
+    read = read_folder(tmp_path, parts=[OrderedNormConfig], dtype=dtype)
+    assert {str(buffer.dtype) for buffer in read.module.buffers()} == {"torch.int64", "torch.bool"}
+    assert read.dtype_of_file == torch.float32
+    if dtype is not torch.bfloat16:
+        assert torch.equal(numbers(read), numbers(saved))
+    numbers(read)
+
+
+def test_a_part_that_takes_a_kind_of_ours_is_refused_when_saving_and_when_loading(tmp_path):
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Shadow(ScaledNormConfig):
+        kind: ClassVar[str] = "layer_norm"
+
+    model = small_model()
+    config = replace(model.config, encoder=replace(model.config.encoder, final_norm=Shadow()))
+    with pytest.raises(ConfigError, match="two parts are of kind 'layer_norm'"):
+        write_folder(tmp_path / "model", replace(model, config=config, module=config.build()))
+    assert not (tmp_path / "model").exists()
+    write_folder(tmp_path / "model", own_part())
+    with pytest.raises(ConfigError, match="two parts are of kind 'layer_norm'"):
+        read_folder(tmp_path / "model", parts=[ScaledNormConfig, Shadow])
+
+
+@pytest.mark.parametrize("parts", [[nn.Linear], [None], ScaledNormConfig])
+def test_parts_that_are_none_are_refused(tmp_path, parts):
+    write_folder(tmp_path, own_part())
+    with pytest.raises(ConfigError, match=r"parts (are dataclasses|is a list of classes: parts=\[Scaled)"):
+        read_folder(tmp_path, parts=parts)
+
+
+def test_other_forms_of_the_old_weights_go_and_other_files_stay(folder):
+    stale = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "model.onnx"]
+    stale += ["added_tokens.json", "model_fp16.safetensors", "model-00001-of-00002.safetensors"]
+    for name in stale:
+        (folder / name).write_text("old")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model_quantized.onnx").write_text("old")
+    (folder / "modeling.md").write_text("mine")
+    (folder / "checkpoint-5").mkdir()
+    write_folder(folder, small_model(seed=2))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoint-5",
+        "config.json",
+        "model.safetensors",
+        "modeling.md",
+    ]
+
+
+def test_a_place_where_a_disk_is_mounted_is_said_to_be_one(folder, monkeypatch):
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr("modernbert.files._put_in_place", busy)
+    with pytest.raises(
+        FolderError, match="A disk is mounted there, and a save swaps whole folders: name a folder"
+    ):
+        write_folder(folder, small_model())
+
+
+def test_what_is_read_is_of_one_save(tmp_path, monkeypatch):
+    one = small_model(0, ClassifyHeadConfig(labels=("a", "b")))
+    two = small_model(1, ClassifyHeadConfig(labels=("c", "d")))
+    write_folder(tmp_path / "model", one)
+    saves = [two]
+
+    def read_and_save(path: Path) -> dict[str, Any]:
+        found = read_json(path)
+        if saves:  # another process saves between config.json and the weights
+            write_folder(tmp_path / "model", saves.pop())
+        return found
+
+    monkeypatch.setattr("modernbert.pretrained.folder.read_json", read_and_save)
+    read = read_folder(tmp_path / "model")
+    assert read.config.head.labels == ("c", "d")
+    assert torch.equal(numbers(read), numbers(two))
+
+
+def test_an_error_from_half_an_old_folder_is_not_the_last_word(folder, monkeypatch):
+    saves = [small_model(seed=3)]
+
+    def read_and_save(path: Path) -> dict[str, torch.Tensor]:
+        if saves:
+            write_folder(path, saves.pop())
+            raise RuntimeError("file smaller than the required mapping")
+        return read_weights(path)
+
+    monkeypatch.setattr("modernbert.pretrained.folder.read_weights", read_and_save)
+    assert torch.equal(numbers(read_folder(folder)), numbers(small_model(seed=3)))
+
+
+def test_a_folder_that_is_saved_over_all_the_time_is_given_up(folder, monkeypatch):
+    def save(path: Path) -> dict[str, Any]:
+        write_folder(folder, small_model())
+        return read_json(path)
+
+    monkeypatch.setattr("modernbert.pretrained.folder.read_json", save)
+    monkeypatch.setattr("modernbert.pretrained.folder._MOST_TRIES", 2)
+    with pytest.raises(FolderError, match="is saved over again and again while it is read"):
+        read_folder(folder)

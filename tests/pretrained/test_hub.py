@@ -270,7 +270,9 @@ def test_a_folder_comes_before_the_hub(tmp_path, monkeypatch):
 def test_a_folder_left_by_a_killed_save_is_found(tmp_path):
     write_folder(tmp_path / "model", small_model())
     (tmp_path / "model").rename(tmp_path / ".model.old-0123abcd")
-    read_folder(fetch(tmp_path / "model"))
+    found = read_folder(fetch(tmp_path / "model"))
+    assert torch.equal(numbers(found), numbers(small_model()))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize(
@@ -285,3 +287,48 @@ def test_a_file_is_said_to_be_one(tmp_path):
     (tmp_path / "model.safetensors").write_text("")
     with pytest.raises(FolderError, match=r"is a file; a model is a folder with config.json"):
         fetch(tmp_path / "model.safetensors")
+
+
+FETCH_FILES = """
+import sys
+from huggingface_hub import hf_hub_download
+for name in sys.argv[3:]:
+    hf_hub_download(sys.argv[1], name, cache_dir=sys.argv[2])
+"""
+
+
+def fetch_files(client: CachedClient, hub: SmallHub, *names: str) -> None:
+    """What a tool leaves in the cache that fetches file by file, as transformers does."""
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
+    command = [sys.executable, "-c", FETCH_FILES, NAME, str(client.cache), *names]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+
+
+def test_a_part_of_a_model_in_the_cache_is_refused_offline_and_completed_with_a_connection(client, hub):
+    names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    fetch_files(client, hub, *names)
+    message = client.error(offline=True)
+    assert message.startswith(f"the hub's model {NAME!r} is not known to be in the cache as a whole: ")
+    assert "may have modules.json, config_sentence_transformers.json" in message
+    assert "tokenizer.json" not in message
+    folder = client.fetch()
+    assert is_seed(folder, 1)
+    assert client.fetch(offline=True) == folder
+
+
+def test_without_weights_in_the_cache_nothing_is_said_of_the_hubs(client, hub):
+    fetch_files(client, hub, "config.json", "tokenizer.json")
+    message = client.error(offline=True)
+    assert "is not known to be in the cache as a whole" in message
+    assert "model.safetensors, model.safetensors.index.json" in message
+
+
+def test_a_client_that_keeps_no_list_of_files_is_helped_with_notes_of_what_there_is_not(client, hub):
+    folder = client.fetch()
+    listing = folder.parent.parent / "trees" / f"{NEW}.json"
+    assert listing.exists()
+    listing.unlink()
+    assert "special_tokens_map.json" in client.error(offline=True)
+    assert client.fetch() == folder
+    listing.unlink(missing_ok=True)
+    assert client.fetch(offline=True) == folder

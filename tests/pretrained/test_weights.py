@@ -242,3 +242,50 @@ def test_nan_and_infinities_are_counted_by_name():
         check_numbers("here", module)
     module.weight.data = torch.ones(2, 3, dtype=torch.int8).to(torch.float16)
     assert not_numbers(module) == {}
+
+
+class Counting(nn.Module):
+    """Buffers and parameters of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.frozen = nn.Parameter(torch.arange(3), requires_grad=False)
+        self.register_buffer("scale", torch.ones(3))
+        self.register_buffer("order", torch.arange(3))
+        self.register_buffer("mask", torch.ones(3, dtype=torch.bool))
+        self.register_buffer("count", torch.tensor(3, dtype=torch.int32))
+        self.register_buffer("turns", torch.ones(3, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
+def test_only_numbers_of_floating_point_are_cast(dtype):
+    stored = {name: tensor.clone() for name, tensor in state_of(Counting()).items()}
+    with torch.device("meta"):
+        module = Counting()
+    fill(module, stored, source="a file", dtype=dtype)
+    expected = Counting().state_dict() | {
+        name: torch.ones(3, dtype=dtype or torch.float32) for name in ("weight", "scale")
+    }
+    found = module.state_dict()
+    assert {name: tensor.dtype for name, tensor in found.items()} == {
+        name: tensor.dtype for name, tensor in expected.items()
+    }
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert not module.frozen.requires_grad
+    assert module.weight.requires_grad
+    assert dict(module.named_buffers()).keys() == {"scale", "order", "mask", "count", "turns"}
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "kinds"),
+    [
+        ("weight", torch.ones(3, dtype=torch.int8), "weight is int8, the model's is float32"),
+        ("weight", torch.ones(3).to(torch.float8_e4m3fn), "weight is float8_e4m3fn, the model's is float32"),
+        ("weight", torch.ones(3, dtype=torch.complex64), "weight is complex64, the model's is float32"),
+        ("order", torch.ones(3), "order is float32, the model's is int64"),
+    ],
+)
+def test_tensors_of_another_kind_are_named(name, tensor, kinds):
+    with pytest.raises(WeightsError, match=rf"^a file holds tensors of another kind.*\(1\): {kinds}\. Quant"):
+        fill(Counting(), state_of(Counting()) | {name: tensor}, source="a file")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,11 +18,12 @@ from modernbert import __version__
 from modernbert.cli.ask import answer, classify, fill_mask, rerank, tag
 from modernbert.cli.corpus import shard, tokenizer
 from modernbert.cli.folders import convert, info
-from modernbert.cli.output import note
+from modernbert.cli.output import in_options, note
 from modernbert.cli.surgery import average, resize, tile
 from modernbert.cli.training import pretrain, runs
 from modernbert.cli.vectors import embed, similarity
 from modernbert.errors import ModernBertError
+from modernbert.inference.cuts import CutWarning, told_as_one
 
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program that Ctrl-C ended
 
@@ -42,7 +43,7 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
         try:
-            with warnings_as_notes():
+            with warnings_as_notes(lambda message: self.in_its_options(ctx, message)):
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
@@ -51,7 +52,11 @@ class Verbs(click.Group):
         except (ModernBertError, OSError) as error:
             if ctx.params["debug"]:
                 raise
-            raise Failure(str(error)) from error
+            raise Failure(self.in_its_options(ctx, str(error))) from error
+
+    def in_its_options(self, ctx: click.Context, message: str) -> str:
+        """The message in the words of the verb that runs."""
+        return in_options(message, self.commands.get(ctx.invoked_subcommand or ""))
 
 
 class Failure(click.ClickException):
@@ -63,15 +68,26 @@ class Failure(click.ClickException):
 
 
 @contextmanager
-def warnings_as_notes() -> Generator[None]:
-    """Warnings as one line each on stderr, without the line of source that raised them."""
+def warnings_as_notes(in_words: Callable[[str], str]) -> Generator[None]:
+    """Warnings as one line each on stderr, without the line of source that raised them.
+
+    Texts go through a model in batches, each of which warns of those that it cuts: the end tells their total.
+    """
+    cuts: list[CutWarning] = []
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        note(f"warning: {' '.join(str(message).split())}")
+        if isinstance(message, CutWarning):
+            cuts.append(message)
+        else:
+            note(in_words(f"warning: {' '.join(str(message).split())}"))
 
     with warnings.catch_warnings():
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            if cuts:
+                note(f"warning: {told_as_one(cuts)}")
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

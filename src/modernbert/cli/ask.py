@@ -189,6 +189,8 @@ def answer(
 ) -> None:
     """The stretch of a context that answers a question.
 
+    Where it starts and ends is counted in characters, in a file with those that end its lines.
+
     \b
     modernbert answer "Who lives here?" --context "Ada lives here." --model FOLDER
     modernbert answer "Who lives here?" --context-file report.txt --model FOLDER

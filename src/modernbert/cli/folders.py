@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modernbert.cli.models import DTYPES, default_model, find_folder, offline_option, revision_option
-from modernbert.cli.output import json_option, note, print_heading, print_json, print_table
+from modernbert.cli.output import json_option, note, print_heading, print_json, print_table, require_place
 
 if TYPE_CHECKING:
     from modernbert.cli.checks import Check
@@ -99,7 +99,8 @@ def convert(
     """Write a model in another form.
 
     Between folders for transformers, folders of our own parts, and research checkpoints. SOURCE is a folder,
-    a hub id, or a checkpoint file. TARGET is written whole, or left as it was.
+    a hub id, or a checkpoint file. TARGET is written whole, or left as it was. A checkpoint that was written
+    here converts back without a word on what it holds.
 
     \b
     modernbert convert latest-rank0.pt ./model --preset modernbert-base --tokenizer ./tokenizer
@@ -110,6 +111,13 @@ def convert(
     from modernbert.pretrained.convert import config_named
     from modernbert.pretrained.convert import convert as convert_model
 
+    if form == "research":
+        require_place(target)
+    elif target.resolve() == Path.cwd():
+        raise click.UsageError(
+            f"{str(target)!r} is the folder you stand in, and would be replaced as a whole; name it from "
+            "outside"
+        )
     is_file = Path(source).is_file()
     convert_model(
         Path(source) if is_file else find_folder(source, revision, offline),

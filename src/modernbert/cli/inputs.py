@@ -27,9 +27,10 @@ Item = TypeVar("Item")
 Command = Callable[..., None]
 
 STDIN = "-"
+_BYTE_ORDER_MARK = "\ufeff"
 # Texts that go through the model together: enough for full packs, few enough that results flow.
 TEXTS_AT_ONCE = 1024
-_OTHER_KINDS = (".csv", ".json", ".parquet", ".pdf", ".docx", ".gz", ".zip")
+_OTHER_KINDS = (".csv", ".tsv", ".json", ".parquet", ".pdf", ".docx", ".gz", ".zip")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +92,14 @@ def read_lines(file: str, form: LineFormat) -> Iterator[Any]:
     ending = Path(file).suffix.lower()
     if form == LineFormat() and ending in (".jsonl", ".ndjson"):
         form = LineFormat(field="text")
-    elif ending in _OTHER_KINDS:
+    elif ending in _OTHER_KINDS and not (form.has_tabs and ending == ".tsv"):
         raise InputError(
-            f"{file} is not read here: texts come as lines, or as JSON lines (.jsonl) with --field NAME"
+            f"{file} is not read here: texts come as lines, or as JSON lines (.jsonl) with --field NAME; "
+            "`modernbert classify --tabs` takes pairs with a tab between them (.tsv)"
         )
     blank: list[int] = []
     for line_number, line in _decoded_lines(file):
+        line = (line.removeprefix(_BYTE_ORDER_MARK) if line_number == 1 else line).rstrip("\r\n")
         if line.strip():
             yield _parse(line, form, f"{_name(file)}, line {line_number}")
         else:
@@ -107,8 +110,12 @@ def read_lines(file: str, form: LineFormat) -> Iterator[Any]:
 
 
 def read_whole(file: str) -> str:
-    """A whole file, or stdin (`-`), as one text."""
-    return "\n".join(line for _, line in _decoded_lines(file))
+    """A whole file, or stdin (`-`), as one text in which every character keeps its place.
+
+    Line ends stay as they are, and a byte order mark, which is a character but no text, becomes a blank.
+    """
+    text = "".join(line for _, line in _decoded_lines(file))
+    return " " + text.removeprefix(_BYTE_ORDER_MARK) if text.startswith(_BYTE_ORDER_MARK) else text
 
 
 def require_piped(otherwise: str) -> None:
@@ -147,19 +154,20 @@ def _at_least_one(items: Iterator[Item], source: str) -> Iterator[Item]:
 
 
 def _decoded_lines(file: str) -> Iterator[tuple[int, str]]:
+    """Each line with its number from 1 and with the characters that end it."""
     stream: IO[bytes]
     with click.open_file(file, "rb") as stream:
         if file == STDIN and sys.stdin.isatty():
             note("reading from the terminal; Ctrl-D on a line of its own ends it")
         for line_number, line in enumerate(stream, start=1):
             try:
-                text = line.decode("utf-8-sig" if line_number == 1 else "utf-8")
+                text = line.decode()
             except UnicodeDecodeError as error:
                 raise InputError(
                     f"{_name(file)}, line {line_number}: byte {error.start + 1} of the line, "
                     f"0x{line[error.start]:02x}, is not UTF-8; convert it (iconv -f latin1 -t utf-8)"
                 ) from None
-            yield line_number, text.rstrip("\r\n")
+            yield line_number, text
 
 
 def _parse(line: str, form: LineFormat, where: str) -> Any:

@@ -8,9 +8,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modernbert.cli.inputs import LineFormat, batches, read_lines, text_options
+from modernbert.cli.inputs import (
+    LineFormat,
+    batches,
+    field_option,
+    file_option,
+    read_lines,
+    read_texts,
+    text_options,
+)
 from modernbert.cli.models import ModelChoice, load_for, max_length_option, model_options, overflow_option
-from modernbert.cli.output import json_option, note, number, print_heading, print_json, print_table
+from modernbert.cli.output import (
+    json_option,
+    note,
+    number,
+    print_heading,
+    print_json,
+    print_table,
+    require_place,
+)
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +69,7 @@ def embed(
     _require_ending(out, ".npy")
     if out is not None and as_json:
         raise click.UsageError("--out and --json: choose one")
+    require_place(out)
     model = load_for("embed", choice)
     written: list[Float[np.ndarray, "N E"]] = []
     for batch in batches(texts):
@@ -69,7 +86,9 @@ def embed(
 
 
 @click.command()
-@text_options
+@click.argument("texts", nargs=-1)
+@file_option
+@field_option
 @click.option(
     "--against",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=str),
@@ -81,7 +100,13 @@ def embed(
 @json_option
 @model_options
 def similarity(
-    choice: ModelChoice, texts: Iterator[str], against: str | None, plot: Path | None, as_json: bool
+    choice: ModelChoice,
+    texts: tuple[str, ...],
+    file: str | None,
+    field: str | None,
+    against: str | None,
+    plot: Path | None,
+    as_json: bool,
 ) -> None:
     """The cosine of texts with each other.
 
@@ -92,8 +117,10 @@ def similarity(
     modernbert similarity "who ships it?" --against docs.txt --plot map.png
     """
     _require_ending(plot, ".png")
-    rows = list(texts)
-    columns = rows if against is None else list(read_lines(against, LineFormat()))
+    require_place(plot)
+    form = LineFormat(field=field)
+    rows = list(read_texts(texts, file, form))
+    columns = rows if against is None else list(read_lines(against, form))
     if against is None and len(rows) < 2:
         raise InputError("there is one text and nothing to compare it with; pass another, or --against FILE")
     if not columns:

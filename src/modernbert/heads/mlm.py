@@ -73,7 +73,12 @@ class MaskedLanguageModel(nn.Module):
         """
         hidden = self.head(self.model(batch, backend)[positions])  # [M, D]
         return linear_cross_entropy(
-            hidden, self.decoder.weight, self.decoder.bias, labels, label_smoothing=label_smoothing, z_loss=z_loss
+            hidden,
+            self.decoder.weight,
+            self.decoder.bias,
+            labels,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
         )
 
     def logits(self, hidden: Float[Tensor, "M D"]) -> Float[Tensor, "M V"]:

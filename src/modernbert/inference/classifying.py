@@ -28,6 +28,7 @@ RowScorer = Callable[[list[SequenceIds]], list[np.ndarray]]
 def score_texts(
     texts: Sequence[Text],
     *,
+    prompt: str,
     tokenizer: Tokenizer,
     limit: int,
     overflow: Overflow,
@@ -35,13 +36,13 @@ def score_texts(
     join: Join,
 ) -> list[Float[np.ndarray, "C"]]:
     """The logits of each text, or of each pair; `join` makes one row of the windows of a text."""
-    pairs = [text for text in texts if not isinstance(text, str)]
+    pairs = [(prompt + text[0], text[1]) for text in texts if not isinstance(text, str)]
     singles = [text for text in texts if isinstance(text, str)]
     assert not pairs or not singles, "texts and pairs are not mixed"
     if pairs:
         pieces = pair_pieces(tokenizer, pairs, limit=limit, overflow=overflow)
     else:
-        pieces = text_pieces(tokenizer, singles, limit=limit, overflow=overflow)
+        pieces = text_pieces(tokenizer, singles, limit=limit, overflow=overflow, prompt=prompt)
     rows = pieces.join(score_rows(pieces.sequences), by=join)
     require_finite(rows, "pair" if pairs else "text")
     return rows

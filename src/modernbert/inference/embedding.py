@@ -34,7 +34,7 @@ def text_embedder(module: nn.Module) -> TextEmbedder:
     """The module of `embed_head`."""
     if isinstance(module, TextEmbedder):
         return module
-    return TextEmbedder(EmbedHeadConfig(), cast(Encoder, module.model)).eval()
+    return TextEmbedder(EmbedHeadConfig(), cast(Encoder, module.model))
 
 
 def embedding_size(config: ModelConfig) -> int:

@@ -150,13 +150,14 @@ class Model:
         """One float32 vector for each text, pooled as the folder says (the mean of its tokens by default).
 
         `prompt` names a prompt of the folder; "query" and "document" may always be named. `dimensions` keeps
-        the first so many numbers (Matryoshka), at length 1 again where the model's vectors have that. A text
-        longer than the model is embedded in overlapping windows, averaged by their tokens.
+        the first so many numbers (Matryoshka), at length 1 again where the model's vectors have that; without
+        it a folder's own choice holds, cut as Sentence Transformers does. A text longer than the model is
+        embedded in overlapping windows, averaged by their tokens.
         """
         self._require("embed")
         head, size = embedding.embed_head(self.config), embedding.embedding_size(self.config)
         embedding.require_dimensions(dimensions, size)
-        pieces = self._text_pieces(texts, overflow, max_length, self._prompt(prompt))
+        pieces = self._text_pieces(texts, overflow, self._length(max_length, prompt), self._prompt(prompt))
         num_skipped = 0 if head.pools_prompt else pieces.num_prompt_tokens
         embedder = embedding.text_embedder(outside_training(self.module))
         rows = self._engine.run(
@@ -166,9 +167,11 @@ class Model:
             ),
             label="embed",
         )
-        return embedding.join_vectors(
+        vectors = embedding.join_vectors(
             pieces, rows, size=size, dimensions=dimensions, is_normalized=head.is_normalized
         )
+        kept = self.pretrained.settings.dimensions if dimensions is None else None
+        return np.ascontiguousarray(vectors[:, :kept])
 
     def embed_tokens(
         self,
@@ -184,7 +187,7 @@ class Model:
         """
         self._require("embed_tokens")
         overflow = refuse_windows(overflow, "embed_tokens")
-        pieces = self._text_pieces(texts, overflow, max_length, self._prompt(prompt))
+        pieces = self._text_pieces(texts, overflow, self._length(max_length, prompt), self._prompt(prompt))
         module = self.module if isinstance(self.module, TokenEmbedder) else self.encoder
         found = self._engine.tokens(outside_training(module), pieces.sequences, label="embed")
         vectors = [each.float().numpy() for each in found]
@@ -220,16 +223,23 @@ class Model:
         )
 
     def classify(
-        self, texts: Sequence[Text], *, overflow: Overflow = "windows", max_length: int | None = None
+        self,
+        texts: Sequence[Text],
+        *,
+        prompt: str | None = None,
+        overflow: Overflow = "windows",
+        max_length: int | None = None,
     ) -> list[Classification]:
         """Labels with scores for each text, or each pair of texts (premise, hypothesis).
 
         Of a text longer than the model, the windows' logits are averaged by their tokens; of a pair, windows
-        go over the second text.
+        go over the second text. `prompt` names a prompt of the folder, put before a text or a pair.
         """
         self._require("classify")
         head = cast(ClassifyHeadConfig, self.config.head)
-        rows = self._rows(as_texts_or_pairs(texts), overflow, max_length, mean_row)
+        rows = self._rows(
+            as_texts_or_pairs(texts), overflow, max_length, mean_row, prompt=self._prompt(prompt)
+        )
         return [classifying.classification(logits, head) for logits in rows]
 
     def rerank(
@@ -238,18 +248,21 @@ class Model:
         documents: Sequence[str],
         *,
         top_k: int | None = None,
+        prompt: str | None = None,
         overflow: Overflow = "windows",
         max_length: int | None = None,
     ) -> list[Ranked]:
         """The documents by how well they fit the query, best first; a long one counts by its best window.
 
-        Scores are probabilities (a sigmoid), unless the folder names another activation.
+        Scores are probabilities (a sigmoid), unless the folder names another activation. `prompt` names a
+        prompt of the folder, put before the query.
         """
         self._require("rerank")
         if top_k is not None:
             require_positive("top_k", top_k)
         query, listed = as_text(query, "the query"), as_texts(documents)
-        rows = self._rows([(query, text) for text in listed], overflow, max_length, best_row)
+        pairs = [(query, text) for text in listed]
+        rows = self._rows(pairs, overflow, max_length, best_row, prompt=self._prompt(prompt))
         return classifying.rank(listed, rows, self.pretrained.settings.activation or "sigmoid", top_k)
 
     def tag(
@@ -322,11 +335,20 @@ class Model:
         return text_pieces(self.tokenizer, listed, limit=limit, overflow=overflow, prompt=prompt)
 
     def _rows(
-        self, texts: Sequence[Text], overflow: Overflow, max_length: int | None, join: Join
+        self,
+        texts: Sequence[Text],
+        overflow: Overflow,
+        max_length: int | None,
+        join: Join,
+        *,
+        prompt: str = "",
     ) -> list[Float[np.ndarray, "C"]]:
         """The classifier's logits for each text or pair; `join` makes one row of a text's windows."""
+        if self.pretrained.settings.lowercases:
+            texts, prompt = lowered(texts), prompt.lower()
         return classifying.score_texts(
-            lowered(texts) if self.pretrained.settings.lowercases else texts,
+            texts,
+            prompt=prompt,
             tokenizer=self.tokenizer,
             limit=self._limit(max_length),
             overflow=overflow,
@@ -338,6 +360,11 @@ class Model:
 
     def _prompt(self, name: str | None) -> str:
         return embedding.prompt_named(name, self.pretrained.settings, self.name)
+
+    def _length(self, max_length: int | None, prompt: str | None) -> int | None:
+        """What was asked for, or the folder's limit for queries or documents."""
+        named = self.pretrained.settings.length_for(prompt)
+        return max_length if max_length is not None or named is None else min(named, self.max_length)
 
     def _limit(self, max_length: int | None) -> int:
         if max_length is None:

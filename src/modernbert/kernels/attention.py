@@ -56,7 +56,8 @@ def attend(
     to K ** -0.5. `dropout` is the probability of dropping an attention weight: pass 0 outside training.
     Differentiable in q, k, v.
 
-    Raises BackendError, with every backend's reasons, where none can serve the call.
+    Raises BackendError, with every backend's reasons, where none can serve the call, and InputError where
+    bounds on the CPU do not fit the tokens; on a GPU they are not looked at.
     """
     call = AttentionCall(
         q=q,
@@ -68,6 +69,7 @@ def attend(
         scale=q.shape[-1] ** -0.5 if scale is None else scale,
         dropout=dropout,
     )
+    call.check_bounds()
     return choose(call, backend).attend(call)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from modernbert.errors import InputError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -31,6 +34,22 @@ class AttentionCall:
         if self.window_each_side is None or self.window_each_side >= self.max_seqlen - 1:
             return None
         return self.window_each_side
+
+    def check_bounds(self) -> None:
+        """Raise InputError unless the bounds cut all tokens into sequences of at most `max_seqlen`.
+
+        Looks at bounds on the CPU only: on a GPU a look would stop the stream at every layer.
+        """
+        if self.cu_seqlens.device.type != "cpu":
+            return
+        bounds, num_tokens = self.cu_seqlens.tolist(), self.q.shape[0]
+        lengths = [end - start for start, end in pairwise(bounds)]
+        is_whole = bounds[:1] == [0] and bounds[-1] == num_tokens
+        if not is_whole or min(lengths, default=0) < 0 or max(lengths, default=0) > self.max_seqlen:
+            raise InputError(
+                f"cu_seqlens must rise from 0 to the {num_tokens} tokens of q, in steps of at most "
+                f"max_seqlen={self.max_seqlen}; found {bounds[:8]}" + (" and more" if len(bounds) > 8 else "")
+            )
 
     def description(self) -> str:
         """The call in a few words, for error messages."""

@@ -3,6 +3,8 @@
     state.model                                the tensors, under FlexBERT's names behind "model."
     state.integrations.huggingface.model       the model's options          (not in every checkpoint)
     state.integrations.huggingface.tokenizer   the tokenizer's files        (not in every checkpoint)
+    state.integrations.modernbert              in those that we write: our config.json and the tokenizer's
+                                               files, as text, so that the way back loses nothing
     everything else                            optimizer, callbacks, clocks, random states: not looked at
 
 Such a file is a pickle, which can name any function to be called while it is read. torch's weights-only
@@ -13,8 +15,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,16 +26,20 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from modernbert.encoder.config import Part, from_json, to_json
 from modernbert.errors import ConfigError, FolderError, WeightsError
 from modernbert.files import file_being_written
 from modernbert.heads.mlm import MlmHeadConfig
-from modernbert.heads.model import ModelConfig
+from modernbert.heads.model import ALL_PARTS, ModelConfig
 from modernbert.pretrained.flexbert import config_from_flexbert, to_ours, to_theirs
-from modernbert.pretrained.folder import Pretrained
+from modernbert.pretrained.folder import CONFIG_FILE, Pretrained
+from modernbert.pretrained.sentence import TextSettings
 from modernbert.pretrained.weights import check_numbers, fill, state_of
 from modernbert.text.tokenizer import Tokenizer
 
 Allowed = str | type | Callable[..., Any]
+# The end of one read takes away the names of another that began meanwhile.
+_ALLOWING = threading.Lock()
 # What torch says of a file that it does not read, without its advice to read it unsafely.
 _BLOCKED = re.compile(r"GLOBAL (\S+) whose module \S+ is blocked")
 _REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
@@ -43,20 +51,25 @@ def read_checkpoint(
     config: ModelConfig | None = None,
     *,
     allow: Sequence[Allowed] = (),
+    parts: Sequence[type[Part]] = (),
     dtype: torch.dtype | None = None,
 ) -> Pretrained:
     """Read a research checkpoint, its tensors cast to `dtype` (None: as they are stored), on the CPU.
 
     `config` is needed where the checkpoint does not say what the model is. `allow` names what else than
     tensors the pickle may hold: "numpy.dtype", as text, puts an empty object in its place, so that nothing is
-    imported or run; the class or function itself is called. Raises FolderError, WeightsError or ConfigError.
+    imported or run; the class or function itself is called. torch keeps such names for the whole process:
+    while this reads, another thread's `torch.load` is allowed them too. `parts` are the user's own, as in
+    `read_folder`. Raises FolderError, WeightsError or ConfigError.
 
         config = ModelConfig(encoder=modernbert_base(), head=MlmHeadConfig())
         model = read_checkpoint(Path("latest-rank0.pt"), config, allow=["numpy.dtype"])
     """
     state = _state_of_run(path, _load(path, allow))
     huggingface = _dig(state, "integrations", "huggingface")
-    config = config or _read_config(path, huggingface)
+    own = _dig(state, "integrations", "modernbert")
+    own_config, settings = _read_own(path, own, parts) if own else (None, TextSettings())
+    config = config or own_config or _read_config(path, huggingface)
     tensors = to_ours(config, _tensors_of(path, state))
     _check_tied(path, config, tensors)
     with torch.device("meta"):
@@ -66,7 +79,8 @@ def read_checkpoint(
     return Pretrained(
         config=config,
         module=module.eval(),
-        tokenizer=_read_tokenizer(path, huggingface),
+        tokenizer=_tokenizer_of(path, _own_files(own) or _huggingface_files(huggingface)),
+        settings=settings,
         dtype_of_file=next(iter(tensors.values())).dtype,
     )
 
@@ -74,10 +88,16 @@ def read_checkpoint(
 def write_checkpoint(target: Path, model: Pretrained) -> None:
     """Write the model's tensors where the research code looks for them: `target` is whole then, or as it was.
 
-    The options of the model go into the run's YAML, as always there. Raises ConfigError where FlexBERT has no
-    place for a tensor, FolderError where the disk is full or may not be written.
+    The research code takes the model's options from the run's YAML, as always there. For `read_checkpoint`
+    the file holds them as well, with the head, the labels, the settings for texts and the tokenizer. Raises
+    ConfigError where FlexBERT has no place for a tensor, FolderError where the disk is full or may not be
+    written.
     """
-    content = {"state": {"model": to_theirs(model.config, state_of(model.module))}}
+    settings = {name: value for name, value in asdict(model.settings).items() if value}
+    own = {CONFIG_FILE: json.dumps({"model": to_json(model.config), "text": settings})}
+    own |= {} if model.tokenizer is None else {n: file.decode() for n, file in model.tokenizer.files.items()}
+    tensors = to_theirs(model.config, state_of(model.module))
+    content = {"state": {"model": tensors, "integrations": {"modernbert": own}}}
     try:
         with file_being_written(target) as temporary:
             torch.save(content, temporary)
@@ -103,7 +123,7 @@ def _load(path: Path, allow: Sequence[Allowed]) -> object:
     if not path.is_file():
         raise FolderError(f"{path} is not a file; a research checkpoint is one, such as latest-rank0.pt")
     names = [(_StandIn, name) if isinstance(name, str) else name for name in allow]
-    with safe_globals(cast("list[Any]", names)):
+    with _ALLOWING, safe_globals(cast("list[Any]", names)):
         try:
             # mapped, so that an optimizer twice the model's size costs no memory
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -159,15 +179,33 @@ def _read_config(path: Path, huggingface: Mapping[str, Any]) -> ModelConfig:
     options = _dig(huggingface, "model", "config", "content")
     if not options:
         raise ConfigError(
-            f"{path} does not say what the model is; pass config=, such as "
-            "ModelConfig(encoder=modernbert_base(), head=MlmHeadConfig()), or config_from_flexbert(options) "
-            "with the model_config of the run's YAML"
+            f"{path} does not say what the model is; name a preset, or a JSON file of the options in the "
+            "run's YAML: config=config_named('modernbert-base') in Python, --preset modernbert-base on the "
+            "command line"
         )
     return config_from_flexbert(options, f"the options in {path}")
 
 
-def _read_tokenizer(path: Path, huggingface: Mapping[str, Any]) -> Tokenizer | None:
-    """The tokenizer from the files that the checkpoint carries: JSON as what it says, text as its lines."""
+def _read_own(
+    path: Path, own: Mapping[str, Any], parts: Sequence[type[Part]]
+) -> tuple[ModelConfig, TextSettings]:
+    """The model and its settings from the config.json that `write_checkpoint` put in."""
+    try:
+        raw = json.loads(own[CONFIG_FILE])
+        config, settings = from_json(raw["model"], (*ALL_PARTS, *parts)), TextSettings(**raw["text"])
+    except (KeyError, TypeError, ValueError) as error:  # ConfigError is a ValueError
+        raise ConfigError(f"{path}: the {CONFIG_FILE} inside it cannot be read: {error}") from error
+    if not isinstance(config, ModelConfig):
+        raise ConfigError(f"{path}: the {CONFIG_FILE} inside it describes no model but {config}")
+    return config, settings
+
+
+def _own_files(own: Mapping[str, Any]) -> dict[str, bytes]:
+    return {name: str(text).encode() for name, text in own.items() if name != CONFIG_FILE}
+
+
+def _huggingface_files(huggingface: Mapping[str, Any]) -> dict[str, bytes]:
+    """The tokenizer's files as Composer keeps them: JSON as what it says, text as its lines."""
     files: dict[str, bytes] = {}
     for stem, file in _dig(huggingface, "tokenizer").items():
         ending, content = file.get("file_extension"), file.get("content")
@@ -175,6 +213,10 @@ def _read_tokenizer(path: Path, huggingface: Mapping[str, Any]) -> Tokenizer | N
             files[f"{stem}.json"] = json.dumps(content, ensure_ascii=False, indent=2).encode()
         elif ending == ".txt":
             files[f"{stem}.txt"] = "\n".join(content).encode()
+    return files
+
+
+def _tokenizer_of(path: Path, files: Mapping[str, bytes]) -> Tokenizer | None:
     has_vocabulary = any(name in files for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
     return Tokenizer(files, source=str(path)) if has_vocabulary else None
 

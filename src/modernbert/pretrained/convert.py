@@ -46,7 +46,8 @@ def convert(
 
         transformers   a folder that transformers and Sentence Transformers load; an error where they cannot
         parts          a folder of our own kind, with every part spelled out
-        research       a checkpoint file that the research code loads
+        research       a checkpoint file that the research code loads, and that converts back with its head,
+                       labels and tokenizer
 
     `config` says what a research checkpoint holds, where it does not itself; `tokenizer` is a folder to
     take the tokenizer from; `allow` is `read_checkpoint`'s and `parts` is `read_folder`'s. NaN is an error.
@@ -90,14 +91,14 @@ def _read(
     dtype: torch.dtype | None,
 ) -> Pretrained:
     if source.is_file():
-        return read_checkpoint(source, config, allow=allow, dtype=dtype)
+        return read_checkpoint(source, config, allow=allow, parts=parts, dtype=dtype)
     if not source.exists():
         raise FolderError(
             f"{source} does not exist; name a model folder, or the file of a research checkpoint"
         )
     if config is not None or allow:
         raise InputError(
-            f"{source} is a folder, which says what it holds: config and allow are for checkpoints"
+            f"{source} is a folder, which says what it holds: a preset and names to allow are for checkpoints"
         )
     model = read_folder(source, dtype=dtype, parts=parts)
     check_numbers(source, model.module)

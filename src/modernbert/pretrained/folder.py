@@ -12,7 +12,9 @@ from a folder.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import warnings
@@ -25,7 +27,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from modernbert.encoder.config import Part, from_json, to_json
+from modernbert.encoder.config import Part, from_json, parts_by_kind, parts_in, to_json
 from modernbert.errors import ConfigError, FolderError
 from modernbert.files import folder_being_written, link_or_copy, restore_interrupted
 from modernbert.heads.model import ALL_PARTS, ModelConfig
@@ -33,8 +35,8 @@ from modernbert.pretrained import sentence
 from modernbert.pretrained.bert import BERT, ROBERTA, XLM_ROBERTA
 from modernbert.pretrained.family import Family, NotExpressible, architecture, head_kind
 from modernbert.pretrained.huggingface import MODERNBERT
-from modernbert.pretrained.keys import Keys
-from modernbert.pretrained.sentence import TextSettings
+from modernbert.pretrained.keys import Keys, naming
+from modernbert.pretrained.settings import TextSettings, own_settings, read_settings
 from modernbert.pretrained.weights import OWNED_FILES, fill, read_json, read_weights, state_of, write_weights
 from modernbert.text.tokenizer import Tokenizer
 
@@ -45,6 +47,8 @@ FAMILIES = (MODERNBERT, BERT, ROBERTA, XLM_ROBERTA)
 _CARRIED = re.compile(
     r"(bert\.|roberta\.|model\.)?pooler\.dense\.(weight|bias)|cls\.seq_relationship\.(weight|bias)"
 )
+# How often a folder is read that others save over meanwhile.
+_MOST_TRIES = 20
 # Keys that are written anew wherever they still hold; an old value could contradict the others.
 _SET_ANEW = frozenset(
     """
@@ -81,12 +85,36 @@ def read_folder(
 ) -> Pretrained:
     """Read a model folder, its tensors cast to `dtype` (None: as they are stored), on the CPU.
 
-    `parts` names the user's own part classes that the model holds. `strict` makes unknown keys of a foreign
-    config.json an error. Raises FolderError, WeightsError or ConfigError, which name the file and the key.
+    `parts` names the user's own part classes that the model holds. `strict` makes unknown keys of foreign
+    files an error. What is read is of one save, also while others save over the folder. Raises FolderError,
+    WeightsError or ConfigError, which name the file and the key.
     """
-    restore_interrupted(folder)
-    if not folder.is_dir():
-        raise FolderError(f"{folder} is not a folder")
+    for _ in range(_MOST_TRIES):
+        restore_interrupted(folder)
+        before = _identity(folder)
+        if before is None:
+            raise FolderError(f"{folder} is not a folder")
+        try:
+            read = _read(folder, dtype, parts, strict)
+        except Exception:  # whatever it is: half of it may be of another save
+            if _identity(folder) == before:
+                raise
+            continue
+        if _identity(folder) == before:
+            return read
+    raise FolderError(f"{folder} is saved over again and again while it is read; load it when that is done")
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    """What tells one save of a folder from the next, which has the same name; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_mtime_ns) if folder.is_dir() else None
+
+
+def _read(folder: Path, dtype: torch.dtype | None, parts: Sequence[type[Part]], strict: bool) -> Pretrained:
     raw = read_json(folder / CONFIG_FILE)
     if raw.get("model_type") == OWN_MODEL_TYPE:
         read = _read_own(folder, raw, parts)
@@ -95,7 +123,7 @@ def read_folder(
     read.tokenizer = _read_tokenizer(folder)
     check_vocabulary(folder, read)
     tensors = cast(dict[str, Tensor], read.carried)
-    read.dtype_of_file = next(iter(tensors.values())).dtype if tensors else None
+    read.dtype_of_file = _main_dtype(tensors)
     read.carried = _fill(folder, read.module, tensors, dtype)
     read.module.eval()
     return read
@@ -124,8 +152,15 @@ def write_folder(target: Path, model: Pretrained, *, layout: Literal["auto", "pa
         raise FolderError(
             f"{target} could not be written: {error}. "
             f"{'It is as it was before' if target.exists() else 'Nothing is left of it'}. "
-            f"A save needs room for a second copy in {target.absolute().parent}, and the right to write there"
+            + _hint(target, error)
         ) from error
+
+
+def _hint(target: Path, error: Exception) -> str:
+    is_mounted = isinstance(error, OSError) and error.errno in (errno.EBUSY, errno.EXDEV)
+    if is_mounted or (target.exists() and os.path.ismount(target)):
+        return "A disk is mounted there, and a save swaps whole folders: name a folder inside it"
+    return f"A save needs room for a second copy in {target.absolute().parent}, and the right to write there"
 
 
 def _write_files(
@@ -164,31 +199,32 @@ def _read_own(folder: Path, raw: Mapping[str, Any], parts: Sequence[type[Part]])
     source = folder / CONFIG_FILE
     if not isinstance(raw.get("model"), dict):
         raise ConfigError(f"{source} has no 'model' that describes the parts; found {raw.get('model')!r}")
-    try:
+    if isinstance(parts, type):
+        raise ConfigError(f"parts is a list of classes: parts=[{parts.__name__}]")
+    with naming(str(source)):
         config = from_json(raw["model"], (*ALL_PARTS, *parts))
-        settings = TextSettings(**raw.get("text", {}))
-    except (ConfigError, TypeError) as error:  # a value of another kind than its part expects
-        raise ConfigError(f"{source}: {error}") from error
-    if not isinstance(config, ModelConfig):
-        raise ConfigError(f"{source}: 'model' must be of kind 'model', found {raw['model'].get('kind')!r}")
-    return Pretrained(
-        config=config, module=_build_empty(config), settings=settings, carried=read_weights(folder)
-    )
+        if not isinstance(config, ModelConfig):
+            raise ConfigError(f"'model' must be of kind 'model', found {raw['model'].get('kind')!r}")
+        settings = own_settings(raw.get("text"), str(source))
+        module = _build_empty(config)
+    return Pretrained(config=config, module=module, settings=settings, carried=read_weights(folder))
 
 
 def _read_foreign(folder: Path, raw: Mapping[str, Any], strict: bool) -> Pretrained:
     source = str(folder / CONFIG_FILE)
     family = _family_named(raw.get("model_type"), source)
     keys = Keys(raw, source)
-    config = family.read(keys, head_kind(raw, source))
+    with naming(source):
+        config = family.read(keys, head_kind(raw, source))
     foreign = keys.finish(strict=strict)
-    settings = sentence.read_settings(folder, raw)
+    settings = read_settings(folder, raw, strict=strict)
     dense: dict[str, Tensor] = {}
     if sentence.has_modules(folder):
-        head, dense = sentence.read_modules(folder)
+        head, dense = sentence.read_modules(folder, strict=strict)
         config = config if head is None else replace(config, head=head)
+    with naming(source):
+        module = _build_empty(config)
     tensors = family.to_ours(config, read_weights(folder)) | dense
-    module = _build_empty(config)
     return Pretrained(config=config, module=module, settings=settings, foreign=foreign, carried=tensors)
 
 
@@ -233,7 +269,7 @@ def _fill(
         warnings.warn(
             f"{folder} holds a head of another task, which an encoder for embeddings leaves out: "
             + ", ".join(dropped),
-            stacklevel=4,
+            stacklevel=5,
         )
     embedding_layers = {name: tensor.float() for name, tensor in used.items() if name.startswith("dense.")}
     fill(module, used, source=str(folder), dtype=dtype)
@@ -273,6 +309,7 @@ def _foreign_config(config: ModelConfig, foreign: Mapping[str, Any]) -> tuple[di
 
 def _own_config(model: Pretrained) -> dict[str, Any]:
     text = {name: value for name, value in vars(model.settings).items() if value}
+    parts_by_kind((*ALL_PARTS, *(type(part) for part in parts_in(model.config))))  # or it could not be read
     return {"model_type": OWN_MODEL_TYPE, "model": to_json(model.config), "text": text}
 
 
@@ -282,8 +319,11 @@ def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
     return {"cls_token_id": first, "sep_token_id": last, "bos_token_id": first, "eos_token_id": last}
 
 
-def _main_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype:
-    return next(tensor.dtype for name, tensor in tensors.items() if name.startswith("model."))
+def _main_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
+    """The encoder's number format; buffers of whole numbers do not count."""
+    floats = [(name, tensor.dtype) for name, tensor in tensors.items() if tensor.is_floating_point()]
+    of_encoder = [dtype for name, dtype in floats if name.startswith("model.")]
+    return next(iter(of_encoder or [dtype for _, dtype in floats]), None)
 
 
 def _is_someone_elses(target: Path) -> bool:
@@ -293,7 +333,7 @@ def _is_someone_elses(target: Path) -> bool:
 def _keep_other_files(old: Path, new: Path) -> None:
     """Take over what is not part of a model, so that saving over a folder loses no reports."""
     for path in old.iterdir():
-        is_model_file = OWNED_FILES.fullmatch(path.name) or _is_layout_file(path.name)
+        is_model_file = OWNED_FILES.fullmatch(path.name) or _is_layout_file(path.name) or _is_stale(path.name)
         if is_model_file or (new / path.name).exists():
             continue
         if path.is_dir() and not path.is_symlink():
@@ -304,8 +344,9 @@ def _keep_other_files(old: Path, new: Path) -> None:
 
 _LAYOUT_FILES = frozenset(
     """
-    config.json config_sentence_transformers.json merges.txt modules.json sentence_bert_config.json
-    special_tokens_map.json tokenizer.json tokenizer_config.json vocab.json vocab.txt
+    added_tokens.json config.json config_sentence_transformers.json merges.txt modules.json
+    sentence_bert_config.json sentence_roberta_config.json sentencepiece.bpe.model special_tokens_map.json
+    spiece.model tokenizer.json tokenizer.model tokenizer_config.json vocab.json vocab.txt
     """.split()  # noqa: SIM905
 )
 
@@ -315,3 +356,14 @@ def _is_layout_file(name: str) -> bool:
         name in _LAYOUT_FILES
         or re.fullmatch(r"\d+_(Pooling|Dense|Normalize|MultiVectorMask)", name) is not None
     )
+
+
+# The same weights for other tools: beside new ones they would be an old model under the new one's name.
+_OTHER_WEIGHTS = re.compile(
+    r"(pytorch_model|tf_model|flax_model|rust_model|openvino_model|model)\b.*"
+    r"\.(bin|h5|msgpack|ot|xml|onnx|onnx_data|safetensors|gguf)(\.index\.json)?|onnx|openvino|coreml"
+)
+
+
+def _is_stale(name: str) -> bool:
+    return _OTHER_WEIGHTS.fullmatch(name) is not None

@@ -23,6 +23,7 @@ _WANTED = (
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
+    "sentence_roberta_config.json",
     "[0-9]*_*/config.json",
     "[0-9]*_*/model.safetensors",
     "tokenizer.json",
@@ -32,6 +33,16 @@ _WANTED = (
     "vocab.json",
     "merges.txt",
 )
+# Those without which a folder still loads, and gives other numbers.
+_DECIDING = (
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -62,6 +73,8 @@ def fetch(
             f"there is no folder {str(name)!r}, and it is not the form of a hub id (owner/name)"
         )
     fetched = _from_hub(name, revision, token, cache, offline)
+    if unknown := _unknown(fetched):
+        _ask_for(name, fetched, unknown, token, offline)
     if not any(fetched.glob("*.safetensors")):
         found = ", ".join(sorted(path.name for path in fetched.iterdir())) or "nothing"
         raise FolderError(
@@ -112,3 +125,48 @@ def _from_hub(name: str, revision: str | None, token: str | None, cache: Path | 
             f"{name!r} could not be fetched from the hub ({type(error).__name__}: {reason}); try again later"
         ) from error
     return Path(fetched)
+
+
+def _unknown(snapshot: Path) -> list[str]:
+    """Files that are not in the cached snapshot though the hub may have them; none where it is whole.
+
+    The newer client keeps the list of a commit's files and has compared; each client keeps an empty file for
+    what it asked for in vain. A tool that fetches file by file, as transformers does, leaves neither.
+    """
+    if (snapshot.parent.parent / "trees" / f"{snapshot.name}.json").exists():
+        return []
+    missing = [name for name in _DECIDING if not (snapshot / name).exists()]
+    if not any((snapshot / name).exists() for name in _WEIGHTS):
+        missing += _WEIGHTS
+    return [name for name in missing if not _absent(snapshot, name).exists()]
+
+
+def _absent(snapshot: Path, name: str) -> Path:
+    """Where the hub's client notes that a commit has no file of that name."""
+    return snapshot.parent.parent / ".no_exist" / snapshot.name / name
+
+
+def _ask_for(name: str, snapshot: Path, unknown: list[str], token: str | None, offline: bool) -> None:
+    """Note which of these files the hub's model has not; FolderError where it cannot be asked, or has one."""
+    import huggingface_hub
+
+    try:
+        if offline:
+            raise ConnectionError
+        found = set(huggingface_hub.list_repo_files(name, revision=snapshot.name, token=token))
+    except Exception as error:  # as above
+        raise _not_whole(name, snapshot, unknown) from error
+    if present := [each for each in unknown if each in found]:
+        raise _not_whole(name, snapshot, present)
+    for each in unknown:
+        _absent(snapshot, each).parent.mkdir(parents=True, exist_ok=True)
+        _absent(snapshot, each).touch()
+
+
+def _not_whole(name: str, snapshot: Path, unknown: list[str]) -> FolderError:
+    return FolderError(
+        f"the hub's model {name!r} is not known to be in the cache as a whole: the hub may have "
+        f"{', '.join(unknown)}, which another tool did not fetch and which could change the numbers, while "
+        "the hub is out of reach or offline was asked for; fetch it once with a connection, or name the "
+        f"folder {snapshot} to use it as it is"
+    )

@@ -2,7 +2,7 @@
 
 Every key is either read, known to be harmless, known to change the numbers (an error unless it has its
 neutral value), or unknown: one warning names those, and `strict=True` makes them an error. Harmless keys are
-kept, to be written back. The files of Sentence Transformers are read in the same way, with lists of their own.
+kept, to be written back. Files of Sentence Transformers are read in the same way, with lists of their own.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,16 @@ from modernbert.heads.classify import ClassifyHeadConfig
 from modernbert.heads.embed import DenseConfig, EmbedHeadConfig, TokenEmbedHeadConfig
 from modernbert.heads.model import HeadPart
 from modernbert.heads.pooling import POOLINGS
+from modernbert.pretrained.keys import Keys
+from modernbert.pretrained.settings import (
+    CLASS_PATHS,
+    SETTINGS_FILE,
+    TRANSFORMER_FILES,
+    TextSettings,
+    activation_named,
+    settings_keys,
+    transformer_keys,
+)
 from modernbert.pretrained.weights import SINGLE_FILE, read_file, read_json
 
 MODULES_FILE = "modules.json"
@@ -33,16 +43,13 @@ _OLD_POOLING = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-_ACTIVATIONS = {
-    "identity": "torch.nn.modules.linear.Identity",
-    "tanh": "torch.nn.modules.activation.Tanh",
-    "relu": "torch.nn.modules.activation.ReLU",
-    "gelu": "torch.nn.modules.activation.GELU",
-    "sigmoid": "torch.nn.modules.activation.Sigmoid",
-    "silu": "torch.nn.modules.activation.SiLU",
+_POOLING_KEYS = frozenset({"word_embedding_dimension", "embedding_dimension"})
+# What a reranker's encoder gives, in its sentence_bert_config.json.
+_SCORES = {
+    "transformer_task": "sequence-classification",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+    "module_output_name": "scores",
 }
-# Settings of late interaction that add tokens to texts, or leave some out.
-_EXPANSIONS = ("query_expansion", "do_query_expansion", "query_prefix", "document_prefix", "skiplist_words")
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize", "MultiVectorMask")
 _NEW_TYPES = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
@@ -52,51 +59,12 @@ _NEW_TYPES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class TextSettings:
-    """What a folder says about texts, beside the model itself.
-
-    `prompts` are put before texts by name; `max_seq_length` limits texts, in tokens, below what the model
-    could take; `activation` is what a reranker's scores go through ("sigmoid", "identity", or None where
-    nothing is said).
-    """
-
-    prompts: Mapping[str, str] = field(default_factory=dict[str, str])
-    default_prompt: str | None = None
-    max_seq_length: int | None = None
-    lowercases: bool = False
-    similarity: str | None = None
-    activation: str | None = None
-
-
-def read_settings(folder: Path, config: Mapping[str, Any]) -> TextSettings:
-    """The settings in config_sentence_transformers.json and sentence_bert_config.json, if any."""
-    own = read_json(folder / "config_sentence_transformers.json") if has_settings(folder) else {}
-    transformer_file = folder / "sentence_bert_config.json"
-    transformer = read_json(transformer_file) if transformer_file.exists() else {}
-    in_config = (config.get("sentence_transformers") or {}).get("activation_fn")
-    activation = own.get("activation_fn") or in_config or config.get("sbert_ce_default_activation_function")
-    return TextSettings(
-        prompts=own.get("prompts") or {},
-        default_prompt=own.get("default_prompt_name"),
-        max_seq_length=transformer.get("max_seq_length"),
-        lowercases=bool(transformer.get("do_lower_case", False)),
-        similarity=own.get("similarity_fn_name"),
-        activation=None if activation is None else _activation_named(str(activation), folder),
-    )
-
-
-def has_settings(folder: Path) -> bool:
-    """Whether the folder has Sentence Transformers' own configuration file."""
-    return (folder / "config_sentence_transformers.json").exists()
-
-
 def has_modules(folder: Path) -> bool:
     """Whether the folder says, in modules.json, what stands on its encoder."""
     return (folder / MODULES_FILE).exists()
 
 
-def read_modules(folder: Path) -> tuple[HeadPart | None, dict[str, Tensor]]:
+def read_modules(folder: Path, *, strict: bool = False) -> tuple[HeadPart | None, dict[str, Tensor]]:
     """The head in modules.json and its tensors, under our names; None where it names the encoder alone."""
     head: EmbedHeadConfig | TokenEmbedHeadConfig | None = None
     tensors: dict[str, Tensor] = {}
@@ -107,15 +75,15 @@ def read_modules(folder: Path) -> tuple[HeadPart | None, dict[str, Tensor]]:
     for module in modules:
         kind, path = str(module.get("type", "")).rsplit(".", 1)[-1], folder / str(module.get("path", ""))
         if kind == "Pooling":
-            head = _read_pooling(read_json(path / "config.json"), path)
+            head = _read_pooling(_config_of(path, _POOLING_KEYS), strict)
         elif kind == "Dense":
-            layer, layer_tensors = _read_dense(path)
+            layer, layer_tensors = _read_dense(path, strict)
             tensors |= {f"dense.{len(dense)}.linear.{name}": value for name, value in layer_tensors.items()}
             dense.append(layer)
         elif kind == "Normalize":
             is_normalized = True
         elif kind == "MultiVectorMask":
-            _refuse_masks(read_json(path / "config.json"), path)
+            _refuse_masks(_config_of(path, frozenset({"skiplist_tasks"})), strict)
             has_mask = True
         elif kind not in ("Transformer", "Dropout"):
             raise FolderError(
@@ -125,7 +93,6 @@ def read_modules(folder: Path) -> tuple[HeadPart | None, dict[str, Tensor]]:
     if head is None:
         if not dense and not is_normalized and not has_mask:
             return None, {}
-        _refuse_expansion(folder)
         head = TokenEmbedHeadConfig()
     return replace(head, dense=tuple(dense), is_normalized=is_normalized), tensors
 
@@ -134,21 +101,24 @@ def config_keys(settings: TextSettings) -> dict[str, Any]:
     """What the settings add to config.json, where Sentence Transformers looks for a reranker's activation."""
     if settings.activation is None:
         return {}
-    return {"sentence_transformers": {"activation_fn": _ACTIVATIONS[settings.activation]}}
+    return {"sentence_transformers": {"activation_fn": CLASS_PATHS[settings.activation]}}
 
 
 def write_modules(
     folder: Path, head: HeadPart, tensors: Mapping[str, Tensor], settings: TextSettings, size: int
 ) -> None:
     """Write modules.json, its folders and the settings; `size` is the encoder's hidden size."""
+    transformer = transformer_keys(settings)
     if isinstance(head, EmbedHeadConfig):
         modules = _write_embed(folder, head, tensors, size)
         model_type = "SentenceTransformer"
     elif isinstance(head, TokenEmbedHeadConfig):
         modules = _write_token_embed(folder, head, tensors, size)
         model_type = "MultiVectorEncoder"
-    elif isinstance(head, ClassifyHeadConfig) and len(head.labels) == 1 and settings.activation is not None:
-        modules = []
+    elif isinstance(head, ClassifyHeadConfig) and (settings != TextSettings()):
+        # what a reranker's file says of its encoder is read where modules.json names one
+        modules = [(_NEW_TYPES["Transformer"], "")] if transformer else []
+        transformer = transformer and _SCORES | transformer
         model_type = "CrossEncoder"
     else:
         return
@@ -157,18 +127,9 @@ def write_modules(
             {"idx": i, "name": str(i), "path": path, "type": kind} for i, (kind, path) in enumerate(modules)
         ]
         _write_json(folder / MODULES_FILE, listed)
-    own: dict[str, Any] = {
-        "model_type": model_type,
-        "prompts": dict(settings.prompts),
-        "default_prompt_name": settings.default_prompt,
-        "similarity_fn_name": settings.similarity,
-    }
-    if settings.activation is not None:
-        own["activation_fn"] = _ACTIVATIONS[settings.activation]
-    _write_json(folder / "config_sentence_transformers.json", own)
-    if settings.max_seq_length is not None or settings.lowercases:
-        transformer = {"max_seq_length": settings.max_seq_length, "do_lower_case": settings.lowercases}
-        _write_json(folder / "sentence_bert_config.json", transformer)
+    _write_json(folder / SETTINGS_FILE, settings_keys(settings, model_type))
+    if transformer:
+        _write_json(folder / TRANSFORMER_FILES[0], transformer)
 
 
 def _write_embed(
@@ -218,31 +179,39 @@ def _write_token_embed(
     return modules
 
 
-def _read_pooling(config: Mapping[str, Any], path: Path) -> EmbedHeadConfig:
-    mode = config.get("pooling_mode")
+def _config_of(path: Path, harmless: frozenset[str]) -> Keys:
+    """The configuration of a module, of which a key that is not read is judged as one of config.json is."""
+    return Keys(read_json(path / "config.json"), str(path / "config.json"), harmless=harmless, neutral={})
+
+
+def _read_pooling(keys: Keys, strict: bool) -> EmbedHeadConfig:
+    mode = keys.take("pooling_mode", None, (str, list, type(None)))
+    by_key = {mode: keys.take(key, False, (bool, type(None))) for mode, key in _OLD_POOLING.items()}
     if mode is None:
-        poolings = tuple(mode for mode, key in _OLD_POOLING.items() if config.get(key)) or ("mean",)
+        poolings = tuple(mode for mode, is_on in by_key.items() if is_on) or ("mean",)
     else:
-        poolings = tuple(mode) if isinstance(mode, list) else (str(mode),)
-    if not poolings or any(mode not in POOLINGS for mode in poolings):
-        raise ConfigError(
-            f"{path / 'config.json'}: pooling must be some of {', '.join(POOLINGS)}, found {config}"
-        )
-    return EmbedHeadConfig(poolings=poolings, pools_prompt=bool(config.get("include_prompt", True)))
+        poolings = tuple(mode) if isinstance(mode, list) else (mode,)
+    if not poolings or any(mode not in tuple(POOLINGS) for mode in poolings):
+        raise ConfigError(f"{keys.source}: pooling must be some of {', '.join(POOLINGS)}, found {keys.raw}")
+    pools_prompt = keys.take("include_prompt", True)
+    keys.finish(strict=strict)
+    return EmbedHeadConfig(poolings=poolings, pools_prompt=pools_prompt)
 
 
-def _read_dense(path: Path) -> tuple[DenseConfig, dict[str, Tensor]]:
-    config = read_json(path / "config.json")
-    if "out_features" not in config:
-        raise FolderError(f"{path / 'config.json'} has no 'out_features'; found {sorted(config)}")
-    activation = _activation_named(str(config.get("activation_function", _ACTIVATIONS["tanh"])), path)
+def _read_dense(path: Path, strict: bool) -> tuple[DenseConfig, dict[str, Tensor]]:
+    keys = _config_of(path, frozenset({"in_features", "module_input_name", "module_output_name"}))
+    if "out_features" not in keys.raw:
+        raise FolderError(f"{keys.source} has no 'out_features'; found {sorted(keys.raw)}")
     layer = DenseConfig(
-        out_features=config["out_features"], has_bias=bool(config.get("bias", True)), activation=activation
+        out_features=keys.count("out_features", 1),
+        has_bias=keys.take("bias", True),
+        activation=activation_named(keys.take("activation_function", CLASS_PATHS["tanh"]), path),
     )
-    if config.get("use_residual"):
+    if keys.take("use_residual", False, (bool, type(None))):
         raise FolderError(
-            f"{path / 'config.json'} adds its input to its output (use_residual), which is not supported"
+            f"{keys.source} adds its input to its output (use_residual), which is not supported"
         )
+    keys.finish(strict=strict)
     tensors = read_file(path / SINGLE_FILE)
     return layer, {name.removeprefix("linear."): tensor for name, tensor in tensors.items()}
 
@@ -255,16 +224,16 @@ def _write_dense(
     tensors: Mapping[str, Tensor],
     names: dict[str, str],
 ) -> None:
-    if layer.activation not in _ACTIVATIONS:
+    if layer.activation not in CLASS_PATHS:
         raise ConfigError(
             f"a dense layer with the activation {layer.activation!r} cannot be written for Sentence "
-            f"Transformers; known are {', '.join(_ACTIVATIONS)}"
+            f"Transformers; known are {', '.join(CLASS_PATHS)}"
         )
     config = {
         "in_features": in_features,
         "out_features": layer.out_features,
         "bias": layer.has_bias,
-        "activation_function": _ACTIVATIONS[layer.activation],
+        "activation_function": CLASS_PATHS[layer.activation],
     }
     _write_json(path / "config.json", config | names)
     prefix = f"dense.{index}."
@@ -283,35 +252,14 @@ def _check_order(modules: list[Mapping[str, Any]], path: Path) -> None:
         )
 
 
-def _refuse_expansion(folder: Path) -> None:
-    """Refuse late interaction that adds tokens to texts, said as Sentence Transformers or PyLate say it."""
-    for name in ("config_sentence_transformers.json", "sentence_bert_config.json"):
-        keys = read_json(folder / name) if (folder / name).exists() else {}
-        for key in _EXPANSIONS:
-            if keys.get(key):
-                raise FolderError(
-                    f"{folder / name}: {key}={keys[key]!r} is not supported: the vectors would not be the "
-                    "model's"
-                )
-
-
-def _refuse_masks(config: Mapping[str, Any], path: Path) -> None:
-    if config.get("skiplist_words") or config.get("keep_only_token_ids"):
+def _refuse_masks(keys: Keys, strict: bool) -> None:
+    listed = (list, type(None))
+    if keys.take("skiplist_words", None, listed) or keys.take("keep_only_token_ids", None, listed):
         raise FolderError(
-            f"{path / 'config.json'} leaves out some tokens (skiplist_words or keep_only_token_ids), which "
-            "is not supported: the vectors would not be the model's"
+            f"{keys.source} leaves out some tokens (skiplist_words or keep_only_token_ids), which is not "
+            "supported: the vectors would not be the model's"
         )
-
-
-def _activation_named(path: str, folder: Path) -> str:
-    """Our name for a class path such as torch.nn.modules.activation.Tanh; nothing is imported."""
-    class_name = path.rsplit(".", 1)[-1]
-    for name, known in _ACTIVATIONS.items():
-        if known.rsplit(".", 1)[-1] == class_name:
-            return name
-    raise FolderError(
-        f"{folder}: the activation {path!r} is not supported; known are {', '.join(_ACTIVATIONS.values())}"
-    )
+    keys.finish(strict=strict)
 
 
 def _read_list(path: Path) -> list[Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from modernbert.errors import FolderError, WeightsError
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000  # the size at which other tools cut their shards
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 OWNED_FILES = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
@@ -40,10 +41,11 @@ def read_file(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     except FileNotFoundError:
         raise FolderError(f"{path} does not exist; download or copy the folder again") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # torch's: changed between opening and mapping
+        size = f"{path.stat().st_size:,} bytes" if path.exists() else "been taken away meanwhile"
         raise FolderError(
-            f"{path} cannot be read as safetensors ({error}); it has {path.stat().st_size:,} bytes: a cut "
-            "download, or another kind of file. Fetch it again"
+            f"{path} cannot be read as safetensors ({error}); it has {size}: a cut download, or another kind "
+            "of file. Fetch it again"
         ) from error
 
 
@@ -70,6 +72,8 @@ def fill(
     """Give the module these tensors, cast to `dtype`; every parameter exactly one, of its shape.
 
     `source` names the file in errors. Where two parameters are one (a tied decoder), either name will do.
+    Parameters and buffers of floating point are cast; those of whole numbers, truth values or complex numbers
+    keep their kind, as in `Module.to`.
     """
     wanted = module.state_dict(keep_vars=True)
     twins = _names_by_tensor(wanted)
@@ -80,13 +84,33 @@ def fill(
         for name, tensor in tensors.items()
         if name in wanted and tensor.shape != wanted[name].shape
     ]
+    check_kinds(source, {name: (tensors[name], place) for name, place in wanted.items() if name in tensors})
     if missing or extra or wrong:
         raise WeightsError(_misfit(source, missing, extra, wrong))
     for names in twins:
         value = next(tensors[name] for name in names if name in tensors)
-        parameter = nn.Parameter(value.to(dtype or value.dtype), requires_grad=True)
+        place = wanted[names[0]]
+        if value.is_floating_point():
+            value = value.to(dtype or value.dtype)
+        if isinstance(place, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=place.requires_grad)
         for name in names:
-            _assign(module, name, parameter)
+            path, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(path), attribute, value)
+
+
+def check_kinds(source: str, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Raise WeightsError where a tensor is not of the kind of number that its place holds."""
+    wrong = [
+        f"{name} is {_kind(tensor)}, the model's is {_kind(place)}"
+        for name, (tensor, place) in pairs.items()
+        if (tensor.dtype not in FLOATS if place.is_floating_point() else tensor.dtype != place.dtype)
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{source} holds tensors of another kind than the model's ({len(wrong)}): {_some(wrong, '; ')}. "
+            "Quantised weights are not read; save the model as float32, float16 or bfloat16"
+        )
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
@@ -171,13 +195,8 @@ def _names_by_tensor(state: Mapping[str, Any]) -> list[list[str]]:
     return [sorted(names, key=lambda name: not name.startswith("model.")) for names in groups.values()]
 
 
-def _assign(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    path, _, attribute = name.rpartition(".")
-    owner = module.get_submodule(path)
-    if attribute in owner._buffers:  # pyright: ignore[reportPrivateUsage]  # a user's part may hold buffers
-        owner.register_buffer(attribute, parameter.detach())
-    else:
-        setattr(owner, attribute, parameter)
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _misfit(source: str, missing: list[str], extra: list[str], wrong: list[str]) -> str:

@@ -159,6 +159,11 @@ class Tokenizer:
         """The id of a vocabulary entry in its raw form, or None."""
         return self._parse.token_to_id(token)
 
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """What `save` writes: the files by their names, byte for byte as they came."""
+        return dict(self._files)
+
     def save(self, folder: Path) -> None:
         """Write the files into `folder`, byte for byte as they came.
 
