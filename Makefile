@@ -41,6 +41,8 @@ bench: .venv/.dev ## run the benchmarks and write their results (half an hour)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/local_attention.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/loss_memory.py
 
 clean: ## remove what was set up and built
 	rm -rf .venv build dist demo src/*.egg-info

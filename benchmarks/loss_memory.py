@@ -2,9 +2,10 @@
 
     python benchmarks/loss_memory.py
 
-Forward and backward of a decoder of 50,368 entries and its cross entropy, for growing numbers of masked tokens.
-Each point runs in a process of its own; memory is what its first call adds to the resident size at the peak, the
-gradients of the matrix (49 MiB at width 256) included. Time is the fastest of three calls.
+Forward and backward of a decoder of 50,368 entries and its cross entropy, for growing numbers of masked
+tokens. Each point runs in a process of its own; memory is what its first call adds to the resident size at
+the peak, the gradient of the matrix (49 MiB at width 256) included. Time is the fastest of three calls, and
+means something only on a machine that does nothing else.
 """
 
 from __future__ import annotations

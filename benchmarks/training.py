@@ -1,11 +1,12 @@
 """Training steps beside transformers' ModernBertForMaskedLM: real tokens per second, memory, and the roof.
 
-The 17 M Ettin shape with 50,368 entries, the same weights, texts, masks and optimiser on both sides, in one
+The 17 M Ettin shape with 50,368 entries; the same weights, texts, masks and optimiser on both sides, in one
 process and in turns: ours on packs, theirs in a plain loop on padded batches, once as it comes and once with
-sparse_prediction=True. Unless the losses of the first step agree, the run ends. Padding is work for transformers
-but never counts as tokens. A table goes to stdout, progress to stderr, results to results/training-PROCESSOR.*
+sparse_prediction=True. Unless the losses of the first step agree, the run ends. Padding is work for
+transformers but never counts as tokens. A table goes to stdout, progress to stderr, results to
+results/training-PROCESSOR.*
 
-    python benchmarks/training.py             about three minutes on two cores
+    python benchmarks/training.py             minutes on two cores that nobody else uses
     python benchmarks/training.py --quick     two steps a case; writes nothing
 
 The roofline is 3 x the FLOPs of a forward pass (products, attention inside the window, head and decoder at
@@ -15,7 +16,6 @@ masked tokens), at the best rate that products of the model's shapes reach in th
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from common import machine, results_path, write_results
+from local_attention import bytes_added_by
 from torch import Tensor, nn
 from transformers import ModernBertConfig, ModernBertForMaskedLM
 from transformers.utils import logging as transformers_logging
@@ -75,6 +76,7 @@ class Texts:
 
     @classmethod
     def of(cls, case: Case) -> Texts:
+        """Random tokens, a share of them masked: the same for every side."""
         generator = torch.Generator().manual_seed(SEED)
         token_ids = torch.randint(1000, 50_000, (sum(case.lengths),), generator=generator)
         chosen = torch.randperm(len(token_ids), generator=generator)[: int(MASK_RATE * len(token_ids))]
@@ -97,9 +99,11 @@ class Side:
         self.autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
     def loss(self, texts: Texts) -> Tensor:
+        """The mean loss of the masked tokens."""
         raise NotImplementedError
 
     def step(self, texts: Texts) -> float:
+        """One update; the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast:
             loss = self.loss(texts)
@@ -114,6 +118,7 @@ class Ours(Side):
     model: MaskedLanguageModel
 
     def loss(self, texts: Texts) -> Tensor:
+        """The mean loss of the masked tokens."""
         batch = PackedBatch.from_sequences(texts.sequences)
         return self.model.loss(batch, texts.positions, texts.labels).loss / len(texts.labels)
 
@@ -122,6 +127,7 @@ class Theirs(Side):
     """A padded batch, its mask, and labels of -100 at all tokens that are not guessed."""
 
     def loss(self, texts: Texts) -> Tensor:
+        """The mean loss of the masked tokens."""
         sequences, longest = texts.sequences, max(map(len, texts.sequences))
         input_ids = torch.tensor([each + [0] * (longest - len(each)) for each in sequences])
         mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in sequences])
@@ -136,9 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--dtype", default="auto", help="auto (default), float32, or bfloat16 through autocast"
-    )
+    parser.add_argument("--dtype", default="auto", help="auto (default), float32, bfloat16 (autocast)")
     parser.add_argument("--repeats", type=int, default=7, help="timed steps a side and case")
     parser.add_argument("--quick", action="store_true", help="two steps a case; writes nothing")
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
@@ -196,9 +200,8 @@ def measure(case: Case, dtype: torch.dtype, repeats: int) -> dict[str, list[floa
             start = time.perf_counter()
             side.step(texts)
             times[name].append(time.perf_counter() - start)
-        report(
-            f"{case.name}: {i + 1}/{repeats}  " + "  ".join(f"{n} {t[-1]:.2f} s" for n, t in times.items())
-        )
+        last = "  ".join(f"{name} {each[-1]:.2f} s" for name, each in times.items())
+        report(f"{case.name}: {i + 1}/{repeats}  {last}")
     return times
 
 
@@ -210,11 +213,7 @@ def peak(side: str, case: int, dtype: str) -> int:
 
 def peak_of_this_process(side: str, case: int, dtype: torch.dtype) -> int:
     runner, texts = build(side, dtype), Texts.of(CASES[case])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(3):
-        runner.step(texts)
-    added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return added if sys.platform == "darwin" else added * 1024
+    return bytes_added_by(lambda: [runner.step(texts) for _ in range(3)])
 
 
 def useful_flops(case: Case) -> float:
@@ -265,29 +264,26 @@ def finish(
 
 def print_table(results: list[dict[str, Any]], rate: float, dtype: torch.dtype) -> None:
     here = machine()
-    print(
-        f"Ettin 17 M, {dtype}; {here['processor']}, {here['threads']} threads; products {rate / 1e9:.0f} GFLOP/s"
-    )
-    print(
-        f"{'case':<12}{'side':<12}{'tokens/s':>10}{'ratio':>8}{'paired':>8}{'goal':>7}{'roofline':>10}{'peak MiB':>10}"
-    )
+    print(f"Ettin 17 M, {dtype}; {here['processor']}, {here['threads']} threads, {rate / 1e9:.0f} GFLOP/s\n")
+    print_row("case", "side", "tokens/s", "ratio", "paired", "goal", "roofline", "peak MiB")
     for r in results:
-        ratios = dict(
-            zip(
-                SIDES[1:],
-                zip(r["ratios"], r["medians_of_paired_ratios"], r["goals"], strict=True),
-                strict=True,
-            )
-        )
+        columns = zip(r["ratios"], r["medians_of_paired_ratios"], r["goals"], strict=True)
+        ratios = dict(zip(SIDES[1:], columns, strict=True))
         for side in SIDES:
-            words = [f"{x:.2f}x" for x in ratios[side]] if side in ratios else ["", "", ""]
-            print(
-                f"{r['case']:<12}{side:<12}{r['tokens_per_second'][side]:>10,.0f}{words[0]:>8}{words[1]:>8}"
-                f"{words[2]:>7}{r['shares_of_roofline'][side]:>10.0%}{r['peak_bytes_added'][side] / 2**20:>10,.0f}"
+            print_row(
+                r["case"],
+                side,
+                f"{r['tokens_per_second'][side]:,.0f}",
+                *([f"{x:.2f}x" for x in ratios[side]] if side in ratios else ["", "", ""]),
+                f"{r['shares_of_roofline'][side]:.0%}",
+                f"{r['peak_bytes_added'][side] / 2**20:,.0f}",
             )
-    print(
-        "\nReal tokens per second, medians. ratio: theirs to ours. peak: what three steps add to a process."
-    )
+    print("\nReal tokens per second, medians. ratio: their time by ours. peak: added by three steps.")
+
+
+def print_row(*words: str) -> None:
+    widths = (-12, -12, 10, 8, 8, 7, 10, 10)
+    print("".join(f"{w:<{-n}}" if n < 0 else f"{w:>{n}}" for w, n in zip(words, widths, strict=True)))
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
@@ -317,6 +313,8 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     axes.margins(y=0.15)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
+    here = machine()
+    figure.suptitle(f"Ettin 17 M, {here['processor']}, {here['threads']} threads", x=0.02, ha="left")
     figure.savefig(path, facecolor="white")
     plt.close(figure)
 

@@ -76,8 +76,8 @@ def linear_cross_entropy(
     """
     if labels.shape != hidden.shape[:1]:
         raise InputError(
-            f"one label is needed for each hidden state: found labels {tuple(labels.shape)} for hidden states "
-            f"{tuple(hidden.shape)}"
+            f"one label is needed for each hidden state: found labels {tuple(labels.shape)} "
+            f"for hidden states {tuple(hidden.shape)}"
         )
     settings = _Settings(
         label_smoothing=label_smoothing,
@@ -86,7 +86,8 @@ def linear_cross_entropy(
         dtype=_product_dtype(hidden),
         wants_gradients=torch.is_grad_enabled(),
     )
-    loss, nll, z, num_correct = _LinearCrossEntropy.apply(hidden, weight, bias, labels, settings)  # pyright: ignore[reportGeneralTypeIssues]
+    sums: Any = _LinearCrossEntropy.apply(hidden, weight, bias, labels, settings)
+    loss, nll, z, num_correct = sums
     return CrossEntropySums(loss=loss, nll=nll, z=z, num_correct=num_correct)
 
 
@@ -104,13 +105,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor, *rest: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides names
+        ctx: Any, *by_sums: Tensor
+    ) -> tuple[Tensor | None, ...]:
         """The gradients are handed over, not copied; a second backward pass computes them again."""
-        del rest
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            _, gradients = _by_chunks(*ctx.saved_tensors, ctx.settings, ctx.needs_input_grad[:3])
-        scaled = (None if each is None else each.mul_(grad_loss.to(each.dtype)) for each in gradients)
+            hidden, weight, bias, labels = ctx.saved_tensors
+            wanted = ctx.needs_input_grad[:3]
+            _, gradients = _by_chunks(hidden, weight, bias, labels, ctx.settings, wanted)
+        scaled = (None if each is None else each.mul_(by_sums[0].to(each.dtype)) for each in gradients)
         return *scaled, None, None
 
 
@@ -156,13 +160,16 @@ def _by_chunks(
 
 
 def _logits(h: Tensor, w: Tensor, b: Tensor | None, space: Tensor) -> Float[Tensor, "m V"]:
-    """A chunk's logits, in memory that all chunks share: mapping it anew for each would cost a tenth."""
+    """A chunk's logits, in memory that all chunks share."""
     out = space[: len(h)]
     return torch.mm(h, w.t(), out=out) if b is None else torch.addmm(b, h, w.t(), out=out)
 
 
 def _by_logits(
-    probabilities: Float[Tensor, "m V"], label: Int[Tensor, "m 1"], log_sum: Float[Tensor, "m"], settings: _Settings
+    probabilities: Float[Tensor, "m V"],
+    label: Int[Tensor, "m 1"],
+    log_sum: Float[Tensor, "m"],
+    settings: _Settings,
 ) -> Float[Tensor, "m V"]:
     """The gradient of the losses by the logits, in the place of the probabilities."""
     smoothing = settings.label_smoothing
