@@ -113,6 +113,16 @@ def restore_interrupted(target: Path) -> None:
                 _put_back(target)
 
 
+@contextlib.contextmanager
+def kept_still(target: Path) -> Generator[None]:
+    """Keep writers of `target` from putting another in its place while the block reads it.
+
+    Where the system has no locks, or this one may not be had, nobody is kept out.
+    """
+    with _locked(Path(os.path.realpath(target)).parent):
+        yield
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file, read in blocks."""
     with path.open("rb") as file:

@@ -584,12 +584,15 @@ def test_limits_of_queries_and_documents_are_theirs_both_ways(encoder_folder: Pa
 
 
 @pytest.mark.parametrize("max_length", [None, 12])
-def test_prompts_and_limits_of_a_reranker_are_theirs_both_ways(
-    max_length: int | None, reranker_folder: Path, tmp_path: Path
-):
+def test_prompts_and_limits_of_a_reranker_are_theirs_both_ways(max_length: int | None, tmp_path: Path):
+    their_encoder("ModernBert", "ForSequenceClassification", num_labels=1).save_pretrained(tmp_path / "plain")
+    write_tokenizer(tmp_path / "plain")
     prompts = {"find": "find: ", "other": "page of "}
     saved(
-        CrossEncoder(str(reranker_folder), prompts=prompts, default_prompt_name="find"), tmp_path / "theirs"
+        CrossEncoder(
+            str(tmp_path / "plain"), prompts=prompts, default_prompt_name="find", activation_fn=nn.Sigmoid()
+        ),
+        tmp_path / "theirs",
     )
     if max_length is not None:
         changed(tmp_path / "theirs", "sentence_bert_config.json", max_seq_length=max_length)

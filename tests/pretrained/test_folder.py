@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -490,12 +491,32 @@ def test_an_error_from_half_an_old_folder_is_not_the_last_word(folder, monkeypat
     assert torch.equal(numbers(read_folder(folder)), numbers(small_model(seed=3)))
 
 
-def test_a_folder_that_is_saved_over_all_the_time_is_given_up(folder, monkeypatch):
+def test_a_folder_that_is_saved_over_all_the_time_is_given_up_where_there_are_no_locks(folder, monkeypatch):
     def save(path: Path) -> dict[str, Any]:
         write_folder(folder, small_model())
         return read_json(path)
 
     monkeypatch.setattr("modernbert.pretrained.folder.read_json", save)
-    monkeypatch.setattr("modernbert.pretrained.folder._MOST_TRIES", 2)
+    monkeypatch.setattr("modernbert.files.fcntl", None)
     with pytest.raises(FolderError, match="is saved over again and again while it is read"):
         read_folder(folder)
+
+
+def test_one_who_reads_again_keeps_writers_waiting(folder, monkeypatch):
+    saves = [threading.Thread(target=write_folder, args=(folder, small_model(seed))) for seed in (1, 2)]
+
+    def read_and_save(path: Path) -> dict[str, Any]:
+        found = read_json(path)
+        if saves:
+            saver = saves.pop(0)
+            saver.start()
+            saver.join(10 if len(saves) else 0.3)  # the second waits for the lock
+            assert saver.is_alive() is not bool(saves)
+            waiting.append(saver)
+        return found
+
+    waiting: list[threading.Thread] = []
+    monkeypatch.setattr("modernbert.pretrained.folder.read_json", read_and_save)
+    assert torch.equal(numbers(read_folder(folder)), numbers(small_model(seed=1)))
+    waiting[1].join(10)
+    assert torch.equal(numbers(read_folder(folder)), numbers(small_model(seed=2)))

@@ -1,15 +1,17 @@
 """The memory-bound neighbours of attention, each as one function: rotary on q and k, and the gated product.
 
 The plain torch forms here serve every device. Without gradients they work in place on the buffers that the
-matrix products before them have just written: the traffic they save is most of what these steps cost.
+matrix products before them have just written: the traffic they save is most of what these steps cost. With
+gradients a rotation is undone by the opposite one, so that nothing of it is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -33,21 +35,35 @@ def rotary_qkv(
     + a sin), in fp32 (Su et al. 2021, arXiv 2104.09864, eq. 34). Without gradients `qkv` itself is changed
     and returned.
     """
-    rotary_size = 2 * cos.shape[-1]
-    qk = qkv[:, :2, :, :rotary_size]  # [T, 2, H, R]
+    if torch.is_grad_enabled() and qkv.requires_grad:
+        return _Rotation.apply(qkv, cos, sin, is_interleaved)  # pyright: ignore[reportReturnType]  # a tensor
+    return _rotated(qkv, cos, sin, is_interleaved)
+
+
+class _Rotation(torch.autograd.Function):
+    """A rotation of a copy; its gradient is the gradient turned back."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, is_interleaved: bool) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.is_interleaved = is_interleaved
+        return _rotated(qkv.clone(), cos, sin, is_interleaved)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (cos, sin) = grad_outputs, ctx.saved_tensors
+        return _rotated(grad.clone(), cos, -sin, ctx.is_interleaved), None, None, None
+
+
+def _rotated(qkv: Tensor, cos: Tensor, sin: Tensor, is_interleaved: bool) -> Tensor:
+    """The same tensor, queries and keys turned."""
+    qk = qkv[:, :2, :, : 2 * cos.shape[-1]]  # [T, 2, H, R]
     first, second = (qk[..., 0::2], qk[..., 1::2]) if is_interleaved else qk.chunk(2, dim=-1)
     cos, sin = cos[:, None, None, :], sin[:, None, None, :]
-    if not (torch.is_grad_enabled() and qkv.requires_grad):
-        for tensors in zip(*(x.split(CACHED_ROWS) for x in (first, second, cos, sin)), strict=True):
-            _rotate_in_place(*tensors)
-        return qkv
-    a, b = first.float(), second.float()
-    pair = (a * cos - b * sin, b * cos + a * sin)
-    rotated = (torch.stack(pair, dim=-1).flatten(-2) if is_interleaved else torch.cat(pair, dim=-1)).to(
-        qkv.dtype
-    )
-    rotated = torch.cat([rotated, qkv[:, :2, :, rotary_size:]], dim=-1)
-    return torch.cat([rotated, qkv[:, 2:]], dim=1)
+    for tensors in zip(*(x.split(CACHED_ROWS) for x in (first, second, cos, sin)), strict=True):
+        _rotate_in_place(*tensors)
+    return qkv
 
 
 def _rotate_in_place(first: Tensor, second: Tensor, cos: Tensor, sin: Tensor) -> None:

@@ -27,7 +27,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise BackendError(
-            f"device {str(name)!r} was asked for, but torch finds no Apple GPU here; use device='cpu' or 'auto'"
+            f"device {str(name)!r} was asked for, but torch finds no Apple GPU here; use device='cpu'"
         )
     if device.type not in ("cpu", "cuda", "mps"):
         raise BackendError(f"device {str(name)!r} is not supported; use 'auto', 'cpu', 'cuda' or 'cuda:N'")

@@ -37,30 +37,32 @@ def unsupported(call: AttentionCall) -> list[str]:
 
 def attend(call: AttentionCall) -> Float[Tensor, "T H K"]:
     """Attention, sequence by sequence or in groups of neighbours of equal length."""
-    pieces = [_group(call, rows, num_sequences) for rows, num_sequences in _neighbours_of_equal_length(call)]
+    groups = list(_neighbours_of_equal_length(call))
+    sizes = [length * num_sequences for length, num_sequences in groups]
+    # split, not slices: the gradient of each slice would be a tensor of zeros as large as the pack
+    parts = zip(call.q.split(sizes), call.k.split(sizes), call.v.split(sizes), groups, strict=True)
+    pieces = [_group(call, q, k, v, num_sequences) for q, k, v, (_, num_sequences) in parts]
     if len(pieces) == 1:
         return pieces[0]
     return torch.cat(pieces) if pieces else call.q
 
 
-def _neighbours_of_equal_length(call: AttentionCall) -> Iterator[tuple[slice, int]]:
-    bounds = call.cu_seqlens.tolist()
-    lengths = [end - start for start, end in pairwise(bounds)]
-    start = 0
+def _neighbours_of_equal_length(call: AttentionCall) -> Iterator[tuple[int, int]]:
+    """A length and how many neighbours of it run together, in the order of the pack."""
+    lengths = [end - start for start, end in pairwise(call.cu_seqlens.tolist())]
     for length, group in groupby(lengths):
         num_sequences = len(list(group))
         # a long sequence of a local layer goes alone: only then are its overlapping blocks views, not copies
         is_cut = call.window_each_side is not None and length > call.window_each_side + 1
         together = 1 if is_cut else num_sequences
         for _ in range(num_sequences // together if length else 0):
-            yield slice(start, start + length * together), together
-            start += length * together
+            yield length, together
 
 
-def _group(call: AttentionCall, rows: slice, num_sequences: int) -> Float[Tensor, "t H K"]:
-    q, k, v = (
-        x[rows].unflatten(0, (num_sequences, -1)).transpose(1, 2) for x in (call.q, call.k, call.v)
-    )  # each [B, H, n, K]
+def _group(
+    call: AttentionCall, q: Tensor, k: Tensor, v: Tensor, num_sequences: int
+) -> Float[Tensor, "t H K"]:
+    q, k, v = (x.unflatten(0, (num_sequences, -1)).transpose(1, 2) for x in (q, k, v))  # each [B, H, n, K]
     window = call.window_each_side
     if window is None or q.shape[2] <= window + 1:
         mixed = _sdpa(q, k, v, None, call)

@@ -19,6 +19,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 
 from modernbert.encoder.config import Part, from_json, parts_by_kind, parts_in, to_json
 from modernbert.errors import ConfigError, FolderError
-from modernbert.files import folder_being_written, link_or_copy, restore_interrupted
+from modernbert.files import folder_being_written, kept_still, link_or_copy, restore_interrupted
 from modernbert.heads.model import ALL_PARTS, ModelConfig
 from modernbert.pretrained import sentence
 from modernbert.pretrained.bert import BERT, ROBERTA, XLM_ROBERTA
@@ -47,8 +48,8 @@ FAMILIES = (MODERNBERT, BERT, ROBERTA, XLM_ROBERTA)
 _CARRIED = re.compile(
     r"(bert\.|roberta\.|model\.)?pooler\.dense\.(weight|bias)|cls\.seq_relationship\.(weight|bias)"
 )
-# How often a folder is read that others save over meanwhile.
-_MOST_TRIES = 20
+# How often a folder is read that others save over meanwhile; from the second time on they have to wait.
+_MOST_TRIES = 5
 # Keys that are written anew wherever they still hold; an old value could contradict the others.
 _SET_ANEW = frozenset(
     """
@@ -89,19 +90,20 @@ def read_folder(
     files an error. What is read is of one save, also while others save over the folder. Raises FolderError,
     WeightsError or ConfigError, which name the file and the key.
     """
-    for _ in range(_MOST_TRIES):
+    for num_tries in range(_MOST_TRIES):
         restore_interrupted(folder)
-        before = _identity(folder)
-        if before is None:
-            raise FolderError(f"{folder} is not a folder")
-        try:
-            read = _read(folder, dtype, parts, strict)
-        except Exception:  # whatever it is: half of it may be of another save
+        with kept_still(folder) if num_tries else nullcontext():
+            before = _identity(folder)
+            if before is None:
+                raise FolderError(f"{folder} is not a folder")
+            try:
+                read = _read(folder, dtype, parts, strict)
+            except Exception:  # whatever it is: half of it may be of another save
+                if _identity(folder) == before:
+                    raise
+                continue
             if _identity(folder) == before:
-                raise
-            continue
-        if _identity(folder) == before:
-            return read
+                return read
     raise FolderError(f"{folder} is saved over again and again while it is read; load it when that is done")
 
 
@@ -360,7 +362,7 @@ def _is_layout_file(name: str) -> bool:
 
 # The same weights for other tools: beside new ones they would be an old model under the new one's name.
 _OTHER_WEIGHTS = re.compile(
-    r"(pytorch_model|tf_model|flax_model|rust_model|openvino_model|model)\b.*"
+    r"(pytorch_model|tf_model|flax_model|rust_model|openvino_model|model)([._-].*)?"
     r"\.(bin|h5|msgpack|ot|xml|onnx|onnx_data|safetensors|gguf)(\.index\.json)?|onnx|openvino|coreml"
 )
 

@@ -116,9 +116,10 @@ def write_modules(
         modules = _write_token_embed(folder, head, tensors, size)
         model_type = "MultiVectorEncoder"
     elif isinstance(head, ClassifyHeadConfig) and (settings != TextSettings()):
-        # what a reranker's file says of its encoder is read where modules.json names one
-        modules = [(_NEW_TYPES["Transformer"], "")] if transformer else []
-        transformer = transformer and _SCORES | transformer
+        # prompts and limits of a reranker are read where modules.json names its encoder, and only there
+        says_more = bool(transformer) or any(settings.prompts.values())
+        modules = [(_NEW_TYPES["Transformer"], "")] if says_more else []
+        transformer = _SCORES | transformer if says_more else {}
         model_type = "CrossEncoder"
     else:
         return
