@@ -51,8 +51,10 @@ class _Rotation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), (cos, sin) = grad_outputs, ctx.saved_tensors
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator hides names
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
         return _rotated(grad.clone(), cos, -sin, ctx.is_interleaved), None, None, None
 
 
