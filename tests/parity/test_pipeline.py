@@ -5,6 +5,7 @@ Both read the same folders of random weights. In go texts, out come labels, word
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,22 @@ def test_pairs_have_the_scores_of_the_pipeline(both):
     asked = [{"text": one, "text_pair": other} for one, other in pairs]
     for found, expected in zip(ours.classify(pairs), theirs(asked, top_k=None), strict=True):
         assert found.scores == pytest.approx({e["label"]: e["score"] for e in expected}, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("names", [["input_ids", "attention_mask"], ["input_ids", "token_type_ids"]])
+def test_token_types_are_told_where_the_folder_names_them(both, names):
+    """transformers hands over what `model_input_names` lists, and the model takes type 0 for all else."""
+    _, folder = both("classify")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": names}))
+    ours = modernbert.load(folder, dtype="float32", device="cpu")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        logits = model(**tokenizer(TEXTS[0], TEXTS[1], return_tensors="pt")).logits[0]
+    expected = {model.config.id2label[i]: score for i, score in enumerate(logits.softmax(dim=-1).tolist())}
+    (found,) = ours.classify([(TEXTS[0], TEXTS[1])])
+    assert found.scores == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_documents_have_the_ranks_of_a_cross_encoder(tmp_path, family):

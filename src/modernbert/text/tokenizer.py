@@ -82,7 +82,7 @@ class Tokenizer:
         self._describe(content)
         with _failure_named(f"{source}/tokenizer.json"):
             _keep_special_ids_out(self._plain, self.special_ids - {self.unk_id})
-            self.template = _probe_template(self._plain)
+            self.template = _probe_template(self._plain, content.has_token_types)
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[dict[str, bytes], str]]:
         # The pickles of `tokenizers` objects lose `encode_special_tokens`.
@@ -103,7 +103,7 @@ class Tokenizer:
         batch, reader = _batch(texts, pairs), self._reader(special_tokens)
         with _failure_named(f"{self._source}: the tokenizer failed"):
             encoded = reader.encode_batch(batch, add_special_tokens=add_special_tokens)
-        return [_encoding(each) for each in encoded]
+        return [_encoding(each, self._has_token_types) for each in encoded]
 
     def encode_ids(
         self,
@@ -187,6 +187,7 @@ class Tokenizer:
         self.cls_id, self.sep_id, self.pad_id = ids["cls"], ids["sep"], ids["pad"]
         self.mask_id, self.unk_id, self.mask_token = ids["mask"], ids["unk"], found["mask"]
         self.model_max_length = content.model_max_length
+        self._has_token_types = content.has_token_types
         added = self._parse.get_added_tokens_decoder()
         self.special_ids = frozenset(each for each, token in added.items() if token.special)
 
@@ -228,23 +229,26 @@ def _keep_special_ids_out(plain: tokenizers.Tokenizer, special_ids: Iterable[int
         plain.pre_tokenizer = pre_tokenizers.Sequence([before, split]) if before else split
 
 
-def _probe_template(tokenizer: tokenizers.Tokenizer) -> Template:
+def _probe_template(tokenizer: tokenizers.Tokenizer, has_token_types: bool) -> Template:
     """Find what the post-processor puts around texts by encoding one."""
     words = chain(("a", "0"), (tokenizer.id_to_token(each) or "" for each in range(1000)))
     text = next((word for word in words if tokenizer.encode(word, add_special_tokens=False).ids), None)
     if text is None:
         raise ValueError("no text gives a token")
-    (prefix, suffix), (text_type,) = _around_texts(tokenizer.encode(text), 1)
-    (before, middle, after), (first_type, second_type) = _around_texts(tokenizer.encode(text, text), 2)
+    (prefix, suffix), (text_type,) = _around_texts(tokenizer.encode(text), 1, has_token_types)
+    pair = tokenizer.encode(text, text)
+    (before, middle, after), (first_type, second_type) = _around_texts(pair, 2, has_token_types)
     return Template(
         SingleTemplate(prefix, text_type, suffix),
         PairTemplate(before, first_type, middle, second_type, after),
     )
 
 
-def _around_texts(encoding: tokenizers.Encoding, num_texts: int) -> tuple[list[Segment], list[int]]:
+def _around_texts(
+    encoding: tokenizers.Encoding, num_texts: int, has_token_types: bool
+) -> tuple[list[Segment], list[int]]:
     """The special tokens before, between and after the texts, and each text's token type."""
-    ids, types, owners = encoding.ids, encoding.type_ids, encoding.sequence_ids
+    ids, types, owners = encoding.ids, _types(encoding, has_token_types), encoding.sequence_ids
     bounds = [0]
     for text in range(num_texts):
         start = owners.index(text) if text in owners else 0
@@ -303,10 +307,15 @@ def _check_encodable(text: str, what: str) -> None:
         ) from None
 
 
-def _encoding(encoding: tokenizers.Encoding) -> Encoding:
+def _encoding(encoding: tokenizers.Encoding, has_token_types: bool) -> Encoding:
     ids = encoding.ids
     no_words: list[int | None] = [None] * len(ids)
-    return Encoding(ids, encoding.type_ids, encoding.offsets, encoding.sequence_ids, no_words)
+    types = _types(encoding, has_token_types)
+    return Encoding(ids, types, encoding.offsets, encoding.sequence_ids, no_words)
+
+
+def _types(encoding: tokenizers.Encoding, has_token_types: bool) -> list[int]:
+    return encoding.type_ids if has_token_types else [0] * len(encoding.ids)
 
 
 def _word_ids(encoding: Encoding, words: Sequence[str], text: str) -> list[int | None]:

@@ -29,12 +29,16 @@ _NO_LIMIT = 10**9  # transformers writes 1e30
 
 @dataclass(frozen=True, slots=True)
 class FilesContent:
-    """What the files say; `names` lists what each special token may be called, the likeliest first."""
+    """What the files say; `names` lists what each special token may be called, the likeliest first.
+
+    Without `has_token_types` a model is not told the second text of a pair from the first.
+    """
 
     definition: dict[str, Any]
     names: dict[str, list[str]]
     mask_takes_blank: bool
     model_max_length: int | None
+    has_token_types: bool
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -76,6 +80,8 @@ def understand(files: Mapping[str, bytes], source: str) -> FilesContent:
             names["mask"], config, _json(files, "special_tokens_map.json", source)
         ),
         model_max_length=None if length is None or length > _NO_LIMIT else int(length),
+        # transformers hands over only what is named here; where nothing is, token types are among it
+        has_token_types="token_type_ids" in config.get("model_input_names", ("token_type_ids",)),
     )
 
 
