@@ -13,8 +13,7 @@ NUM_TOKENS = 100_000_000
 def nano() -> Recipe:
     """ModernBERT's design in seven layers of 256, and its three phases over 100 M tokens.
 
-    Steps are of 8,192 tokens. The rate, its warm-up and the mask rates were chosen by short runs
-    (docs/design/007-nano.md).
+    Steps are of 8,192 tokens. Rates are a first guess: benchmarks/nano_sweep.py compares others.
     """
     shares = {"pretrain": 0.80, "extend": 0.10, "decay": 0.10}
     tokens = {name: round(share * NUM_TOKENS) for name, share in shares.items()}
