@@ -96,8 +96,9 @@ def measure(texts: list[str], path: Path, tokenizer: Tokenizer, num_turns: int) 
         written = write_shards([str(path)], out, tokenizer=tokenizer, chunk_bytes=chunk_bytes)
         num_tokens = sum(each["tokens"] for each in written.manifest["sources"].values())
 
-    # The default fits corpora of gigabytes. A sample this small would leave workers idle at its end.
-    chunk_bytes = min(2**24, max(2**20, path.stat().st_size // (4 * num_processors())))
+    # The default fits corpora of gigabytes: with so few chunks of a small sample, the last ones leave workers
+    # idle, and the benchmark would measure that.
+    chunk_bytes = min(2**24, max(2**20, path.stat().st_size // (16 * num_processors())))
     works: dict[str, Callable[[], None]] = {"alone": alone, "shards": shards}
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(num_turns + 1):

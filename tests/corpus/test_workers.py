@@ -84,7 +84,7 @@ def test_few_jobs_lie_in_memory_at_once(num_workers):
         for number in range(30):
             job = Job(number)
             living.add(job)
-            assert len(living) <= 2, "the one that is made, and the one that was handed out before"
+            assert len(living) <= num_workers + 1, "one for each worker, and the one that is made"
             yield job
 
     assert list(in_workers(number_of, jobs(), num_workers=num_workers)) == list(range(30))

@@ -6,6 +6,7 @@ worker whose master is gone, killed or not, finds its pipe closed and ends.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import traceback
@@ -57,11 +58,10 @@ class _Pool:
         num_given = 0
         is_more = True
         while is_more or self._busy:
-            while is_more and len(self._busy) < self._num_workers:
-                number, job = next(numbered, (None, None))
-                is_more = number is not None
-                if number is not None:
-                    self._hand_out(number, job)
+            if is_more:
+                jobs_now = list(itertools.islice(numbered, self._num_workers - len(self._busy)))
+                is_more = len(self._busy) + len(jobs_now) == self._num_workers
+                self._hand_out(jobs_now)
             for ready in connection.wait(list(self._busy)) if self._busy else ():
                 assert isinstance(ready, Connection)
                 number = self._busy.pop(ready)
@@ -85,17 +85,27 @@ class _Pool:
             process.close()
             each.close()
 
-    def _hand_out(self, number: int, job: Any) -> None:
-        worker = self._idle.pop() if self._idle else self._start()
+    def _hand_out(self, jobs: list[tuple[int, Any]]) -> None:
+        # All are started before any is sent its work, which waits until it reads: they start side by side.
+        new = [self._start() for _ in range(len(jobs) - len(self._idle))]
+        for worker in new:
+            self._send(worker, self._work)
+        self._idle += new
+        while jobs:
+            number, job = jobs.pop()
+            worker = self._idle.pop()
+            self._send(worker, job)
+            self._busy[worker] = number
+
+    def _send(self, worker: Connection, content: Any) -> None:
         with suppress(BrokenPipeError):  # it died; its answer will tell
-            worker.send(job)
-        self._busy[worker] = number
+            worker.send(content)
 
     def _start(self) -> Connection:
         # Spawned, not forked: a fork of a process with threads may hold a lock forever.
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._work), daemon=True)
+        process = context.Process(target=_serve, args=(theirs,), daemon=True)
         process.start()
         theirs.close()
         self._processes[ours] = process
@@ -117,11 +127,12 @@ class _Pool:
         return answer
 
 
-def _serve(master: Connection, work: Callable[[Any], Any]) -> None:
-    """A worker's life."""
+def _serve(master: Connection) -> None:
+    """A worker's life: it is sent what to do, then job after job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the master ends the workers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are the parallelism
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        work: Callable[[Any], Any] = master.recv()
         while True:
             job = master.recv()
             try:
