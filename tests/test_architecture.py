@@ -16,6 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LEVELS = (
     ("errors", "files", "progress"),
     ("plots", "text", "kernels", "metrics"),
+    ("report_plots",),
     ("encoder",),
     ("heads",),
     ("pretrained", "bundled"),
@@ -36,7 +37,8 @@ OWNERS = {
     "torch.distributed": ("training/parallel.py", "training/checkpoint.py"),
     "lancedb": ("search/",),
     "fastapi": ("server/",),
-    "matplotlib": ("plots.py",),
+    "matplotlib": ("plots.py", "report_plots.py"),
+    "sklearn": ("training/baseline.py",),
     "tensorboard": ("training/journal.py",),
     "torch.utils.tensorboard": ("training/journal.py",),
     "optimi": ("training/stable_adamw.py",),

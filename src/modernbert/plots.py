@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ def similarity_heatmap(
     is_legible, is_level = max(num_rows, num_columns) <= MOST_LABELS, num_columns <= MOST_LEVEL_LABELS
     width = 4.4 + (1.7 if is_level else 0.85) * num_columns
     height = (1.6 if is_level else 2.8) + 0.62 * num_rows
-    figure = _new_figure(width, height) if is_legible else _new_figure(10.0, 9.0)
+    figure = new_figure(width, height) if is_legible else new_figure(10.0, 9.0)
     axes = figure.add_subplot()
     lowest, highest = min(0.0, float(matrix.min())), max(1.0, float(matrix.max()))
     image = axes.imshow(matrix, cmap=_light_colours(), vmin=lowest, vmax=highest, aspect="auto")
@@ -50,7 +51,7 @@ def similarity_heatmap(
     if is_legible:
         _write_labels(axes, labels_a, labels_b, is_level)
         _write_values(axes, matrix)
-    _save(figure, path)
+    save(figure, path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,17 +79,17 @@ def curves(panels: Sequence[Panel], path: Path, *, title: str, x_label: str) -> 
         raise InputError("there is nothing to draw yet: no line has a point")
     num_columns = min(3, len(drawn))
     num_rows = -(-len(drawn) // num_columns)
-    figure = _new_figure(5.2 * num_columns, 0.5 + 3.4 * num_rows)
+    figure = new_figure(5.2 * num_columns, 0.5 + 3.4 * num_rows)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
     for index, panel in enumerate(drawn):
         _draw_panel(figure.add_subplot(num_rows, num_columns, index + 1), panel, x_label)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_panel(axes: Axes, panel: Panel, x_label: str) -> None:
     if panel.faint:
         axes.plot(*zip(*panel.faint, strict=True), color="#c5cdd6", linewidth=0.6)
-    for (name, points), colour in zip(panel.lines.items(), _colours(), strict=False):
+    for (name, points), colour in zip(panel.lines.items(), itertools.cycle(colours()), strict=False):
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.6, label=name)
             if len(points) == 1:
@@ -127,15 +128,15 @@ def _counted(value: float) -> str:
     return f"{value:g}" if math.isfinite(value) else ""
 
 
-def _colours() -> Sequence[str]:
+def colours() -> Sequence[str]:
     """Told apart by colour-blind readers too (Okabe and Ito 2008)."""
     return ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1f2933", "#999999")
 
 
 def _write_labels(axes: Axes, labels_a: Sequence[str], labels_b: Sequence[str], is_level: bool) -> None:
     # a dollar sign in a text begins no formula
-    axes.set_yticks(range(len(labels_a)), [_wrapped(text, 36, 3) for text in labels_a], parse_math=False)
-    columns = [_wrapped(text, 19, 6) if is_level else _wrapped(text, 26, 2) for text in labels_b]
+    axes.set_yticks(range(len(labels_a)), [wrapped(text, 36, 3) for text in labels_a], parse_math=False)
+    columns = [wrapped(text, 19, 6) if is_level else wrapped(text, 26, 2) for text in labels_b]
     axes.set_xticks(range(len(labels_b)), columns, parse_math=False)
     axes.tick_params(axis="x", labeltop=True, labelbottom=False, rotation=0 if is_level else 45)
     if not is_level:
@@ -150,7 +151,7 @@ def _write_values(axes: Axes, matrix: Float[np.ndarray, "A B"]) -> None:
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=INK, fontsize=10)
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure of its own, without pyplot: no window, and nothing kept between pictures."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -179,10 +180,12 @@ def _rule(axes: Axes, num_rows: int, num_columns: int) -> None:
         spine.set_visible(False)
 
 
-def _wrapped(text: str, width: int, num_lines: int) -> str:
+def wrapped(text: str, width: int, num_lines: int) -> str:
+    """A text in lines of `width` characters, cut after `num_lines`."""
     return textwrap.fill(text, width, max_lines=num_lines, placeholder=" ...")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write the picture, whole or not at all."""
     with file_being_written(path) as temporary:
         figure.savefig(temporary, format="png", dpi=_DOTS_PER_INCH)

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
 import modernbert
+from modernbert.pretrained.folder import write_folder
 from tests.cli.conftest import assert_fails, json_lines
 
 
@@ -161,6 +163,44 @@ def test_classify_reads_pairs_from_json_lines_and_from_columns(run, tmp_path):
     assert_fails(run("classify", "a", "--tabs", kind="classify"), "texts and pairs go apart")
     columns.write_text("rain and no tab\n")
     assert_fails(run("classify", "--file", str(columns), "--tabs", kind="classify"), "line 1", "one tab")
+
+
+@pytest.fixture(scope="module")
+def with_prompts(folders, tmp_path_factory):
+    """A cross-encoder and a classifier with a prompt, each as a folder."""
+    found = {}
+    for kind in ("rerank", "classify"):
+        pretrained = modernbert.load(folders[kind]).pretrained
+        found[kind] = tmp_path_factory.mktemp("prompts") / kind
+        settings = replace(pretrained.settings, prompts={"ask": "who lives "})
+        write_folder(found[kind], replace(pretrained, settings=settings))
+    return found
+
+
+def test_rerank_and_classify_put_a_prompt_before_the_text(run, with_prompts):
+    exactly = ("--dtype", "float32", "--json", "--model")
+    asked = ("in london", "ada is good", "the cat sat")
+    found, plain, written = (
+        json_lines(run("rerank", query, *asked[1:], *prompt, *exactly, str(with_prompts["rerank"])))
+        for query, prompt in (
+            ("in london", ("--prompt", "ask")),
+            ("in london", ()),
+            ("who lives in london", ()),
+        )
+    )
+    assert [row["score"] for row in found] == pytest.approx([row["score"] for row in written])
+    assert [row["score"] for row in found] != pytest.approx([row["score"] for row in plain])
+    folder = str(with_prompts["classify"])
+    labels = json_lines(run("classify", "in london", "--prompt", "ask", *exactly, folder))[0]["scores"]
+    assert labels == pytest.approx(
+        json_lines(run("classify", "who lives in london", *exactly, folder))[0]["scores"]
+    )
+
+
+@pytest.mark.parametrize("call", [("rerank", "a", "b"), ("classify", "a")])
+def test_a_prompt_that_a_folder_lacks_names_those_it_has(run, with_prompts, call):
+    result = run(*call, "--prompt", "nonsense", "--model", str(with_prompts[call[0]]))
+    assert_fails(result, "no prompt 'nonsense'; its prompts are: 'ask'")
 
 
 def test_tag_prints_entities_with_their_places(run, model):

@@ -61,6 +61,29 @@ def test_runs_gives_json(finished):
     assert row["curves"].endswith("curves.png")
 
 
+def test_probes_are_shown_beside_the_losses(shards, recipe_file, tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("text,label\n" + "walked to,verb\nthe man,noun\n" * 4)
+    call = ["pretrain", str(recipe_file), "--data", str(shards), "--out", str(tmp_path / "run")]
+    call += ["--valid", str(shards), "--tokens", "1k", "--device", "cpu"]
+    result = CliRunner().invoke(verbs, [*call, "--probe-classification", str(labels)])
+    assert result.exit_code == 0, result.output
+    head, row = CliRunner().invoke(verbs, ["runs", str(tmp_path / "run")]).stdout.splitlines()
+    assert "told apart  found" in head
+    found = json.loads(CliRunner().invoke(verbs, ["runs", str(tmp_path / "run"), "--json"]).stdout)
+    assert f"{found['probe_classification']:.3f}" in row
+    assert f"{found['probe_retrieval']:.3f}" in row
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_probe_that_cannot_be_is_said_in_one_line(recipe_file, tmp_path):
+    made = small_shards(tmp_path / "one", num=8)  # too few to hold one back
+    call = ["pretrain", str(recipe_file), "--data", str(made.folder), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(verbs, [*call, "--tokens", "500", "--device", "cpu", "--probe"])
+    assert result.exit_code == 0, result.output
+    assert "warning: no text is held out, so there is nothing to probe" in result.stderr
+
+
 def test_a_run_that_began_goes_on_and_says_when_there_is_nothing_to_do(finished, shards, recipe_file):
     call = ["pretrain", str(recipe_file), "--data", str(shards), "--out", str(finished), "--device", "cpu"]
     result = CliRunner().invoke(verbs, [*call, "--tokens", "2k", "--seed", "5"])

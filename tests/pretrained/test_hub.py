@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from tests.pretrained.small_models import numbers, small_model, small_tokenizer
 
 OLD, NEW = "a" * 40, "b" * 40
 NAME = "someone/small-model"
+# Two questions of one second each, and a busy machine.
+SLOWEST_ANSWER_S = 8.0
 UNWANTED = {
     "README.md": b"# a model",
     "pytorch_model.bin": b"pickle",
@@ -185,6 +189,34 @@ def test_nothing_cached_and_no_hub_says_both(tmp_path, how):
         f"there is no folder {NAME!r} here, and the hub's model {NAME!r} is not in the cache as a whole, "
         "while the hub is out of reach or offline was asked for; fetch it once with a connection"
     )
+
+
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """The address of a hub that takes every connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("what", ["nothing", "whole", "part"])
+def test_a_hub_that_does_not_answer_is_out_of_reach_after_one_timeout(tmp_path, commits, hub, mute, what):
+    """Not after the client's six tries of a list of files, which take 23 seconds, nor never."""
+    with Client(hub.url, tmp_path) as client:
+        if what == "whole":
+            client.fetch()
+        if what == "part":
+            fetch_files(CachedClient(client, tmp_path / "hub"), hub, "config.json", "model.safetensors")
+    with Client(mute, tmp_path, HF_HUB_ETAG_TIMEOUT="1") as client:
+        client.ask("./nothing", {})  # imports what it needs
+        start = time.monotonic()
+        answer = client.ask(NAME, {})
+        seconds = time.monotonic() - start
+    assert seconds < SLOWEST_ANSWER_S
+    if what == "whole":
+        assert is_seed(Path(answer["folder"]), 1)
+    else:
+        expected = "out of reach or offline was asked for; fetch it once with a connection"
+        assert expected in answer["error"]
 
 
 def test_offline_does_not_ask_a_hub_that_is_there(client, hub):

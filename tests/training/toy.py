@@ -89,7 +89,7 @@ def settings(**changes: Any) -> LoopSettings:
         "save_every_tokens": 16,
         "evaluate_every_tokens": 24,
         "num_kept": 2,
-        "draws_curves": False,
+        "draw": None,
     }
     return LoopSettings(**(given | changes))
 

@@ -20,7 +20,14 @@ from modernbert.cli.inputs import (
     require_piped,
     text_options,
 )
-from modernbert.cli.models import ModelChoice, load_for, max_length_option, model_options, overflow_option
+from modernbert.cli.models import (
+    ModelChoice,
+    load_for,
+    max_length_option,
+    model_options,
+    overflow_option,
+    prompt_option,
+)
 from modernbert.cli.output import json_option, number, print_heading, print_json, print_table
 
 if TYPE_CHECKING:
@@ -56,6 +63,7 @@ def fill_mask(choice: ModelChoice, texts: Iterator[str], top_k: int, as_json: bo
 @file_option
 @field_option
 @click.option("--top-k", type=int, help="Print only the best so many.")
+@prompt_option
 @overflow_option
 @max_length_option
 @json_option
@@ -67,6 +75,7 @@ def rerank(
     file: str | None,
     field: str | None,
     top_k: int | None,
+    prompt: str | None,
     overflow: Overflow,
     max_length: int | None,
     as_json: bool,
@@ -79,7 +88,7 @@ def rerank(
     """
     texts = list(read_texts(documents, file, LineFormat(field=field)))
     model = load_for("rerank", choice)
-    ranked = model.rerank(query, texts, top_k=top_k, overflow=overflow, max_length=max_length)
+    ranked = model.rerank(query, texts, top_k=top_k, prompt=prompt, overflow=overflow, max_length=max_length)
     if as_json:
         for rank, each in enumerate(ranked, start=1):
             print_json({"rank": rank, **asdict(each)})
@@ -97,6 +106,7 @@ def rerank(
 @click.option("--pair-field", help="The field of JSON lines that holds the second text of a pair.")
 @click.option("--tabs", is_flag=True, help="Lines hold pairs: two texts with a tab between them.")
 @click.option("--top-k", type=int, default=5, show_default=True, help="Labels to show a person.")
+@prompt_option
 @overflow_option
 @max_length_option
 @json_option
@@ -110,6 +120,7 @@ def classify(
     pair_field: str | None,
     tabs: bool,
     top_k: int,
+    prompt: str | None,
     overflow: Overflow,
     max_length: int | None,
     as_json: bool,
@@ -131,7 +142,7 @@ def classify(
         found = itertools.chain(found, read_texts(texts, file, form))
     model = load_for("classify", choice)
     for batch in batches(found):
-        results = model.classify(batch, overflow=overflow, max_length=max_length)
+        results = model.classify(batch, prompt=prompt, overflow=overflow, max_length=max_length)
         for text, result in zip(batch, results, strict=True):
             _print_labels(text, result, top_k, as_json)
 

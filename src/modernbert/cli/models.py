@@ -49,6 +49,9 @@ offline_option = click.option("--offline", is_flag=True, help="Take a hub model 
 max_length_option = click.option(
     "--max-length", type=int, help="The longest sequence in tokens (default: what the folder says)."
 )
+prompt_option = click.option(
+    "--prompt", help='A prompt of the folder by name; "query" and "document" may always be named.'
+)
 overflow_option = click.option(
     "--overflow",
     type=click.Choice(OVERFLOWS),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from modernbert.cli.output import json_option, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from modernbert.training.curves import Summary
 
 
 @click.command()
@@ -28,6 +33,15 @@ from modernbert.cli.output import json_option, note, print_json, print_table
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Shards to be measured on; without it one document in a hundred is held back for that.",
 )
+@click.option(
+    "--probe", is_flag=True, help="At every evaluation also score the vectors: classification and retrieval."
+)
+@click.option(
+    "--probe-classification",
+    "labelled",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The same, with the labels of a file instead of sources: columns or fields text and label.",
+)
 @click.option("--start-from", metavar="MODEL", help="Go on from a model folder instead of fresh weights.")
 @click.option("--tokens", metavar="N", help="Train on so many tokens, such as 20M; phases keep their shares.")
 @click.option("--seed", type=int, help="Another seed than the recipe's.")
@@ -47,6 +61,8 @@ def pretrain(
     data: Path,
     out: Path,
     valid: Path | None,
+    probe: bool,
+    labelled: Path | None,
     start_from: str | None,
     tokens: str | None,
     seed: int | None,
@@ -61,10 +77,11 @@ def pretrain(
     Ctrl-C, a kill or a power cut lose nothing but a few minutes: run the same command again.
 
     \b
-    modernbert pretrain tiny --data shards/ --out runs/first
+    modernbert pretrain tiny --data shards/ --out runs/first --probe
     torchrun --nproc-per-node 8 -m modernbert pretrain base --data shards/ --out runs/base
     """
     from modernbert.recipes import find
+    from modernbert.training.probes import ProbeConfig
     from modernbert.training.run import Switches, pretrain
 
     count = None if tokens is None else parse_count(tokens)
@@ -76,7 +93,8 @@ def pretrain(
         recomputes_layers=recompute,
         compiles=compiles,
     )
-    final = pretrain(chosen, data, out, valid=valid, switches=switches)
+    probes = ProbeConfig(labelled=labelled) if probe or labelled is not None else None
+    final = pretrain(chosen, data, out, valid=valid, probes=probes, switches=switches)
     if final is None:
         note(f"stopped and saved; run the same command to go on from {out}")
         ctx.exit(0)
@@ -111,38 +129,46 @@ def runs(folder: Path, as_json: bool) -> None:
     \b
     modernbert runs runs/
     tensorboard --logdir runs/      # the same figures, where tensorboard is installed
+
+    Of a run with --probe, "told apart" is the balanced accuracy of sources (or labels), and "found" the mean
+    reciprocal rank of the other halves of documents.
     """
     from dataclasses import asdict
 
     from modernbert.training.curves import draw, find_runs, summarize
 
     found = [(path, summarize(path)) for path in find_runs(folder)]
-    rows = [("run", "recipe", "phase", "tokens", "loss", "held out", "accuracy", "tokens/s", "")]
-    for path, summary in found:
-        picture = draw(path)
-        if as_json:
+    pictures = [draw(path) for path, _ in found]
+    if as_json:
+        for (_, summary), picture in zip(found, pictures, strict=True):
             print_json(asdict(summary) | {"curves": str(picture)})
-            continue
+        return
+    print_table(_table([summary for _, summary in found]), indent=0)
+    note(f"curves are in {', '.join(map(str, pictures))}")
+
+
+def _table(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
+    """A head and a row for each run; scores of probes where any run has some."""
+    has_probes = any(each.probe_retrieval or each.probe_classification for each in summaries)
+    head = ("run", "recipe", "phase", "tokens", "loss", "held out", "accuracy")
+    rows: list[tuple[str, ...]] = [(*head, *(("told apart", "found") if has_probes else ()), "tokens/s", "")]
+    for summary in summaries:
+        skipped = f"skipped {summary.num_skipped}" if summary.num_skipped else ""
+        figures = [summary.loss, summary.valid_loss, summary.valid_accuracy]
+        if has_probes:
+            figures += [summary.probe_classification, summary.probe_retrieval]
         rows.append(
             (
                 summary.name,
                 summary.recipe,
                 summary.phase,
                 f"{summary.tokens:,} of {summary.total_tokens:,}",
-                _figure(summary.loss),
-                _figure(summary.valid_loss),
-                _figure(summary.valid_accuracy),
+                *map(_figure, figures),
                 f"{summary.tokens_per_second:,.0f}",
-                "finished"
-                if summary.is_finished
-                else f"skipped {summary.num_skipped}"
-                if summary.num_skipped
-                else "",
+                "finished" if summary.is_finished else skipped,
             )
         )
-    if not as_json:
-        print_table(rows, indent=0)
-        note(f"curves are in {', '.join(str(path / 'curves.png') for path, _ in found)}")
+    return rows
 
 
 def _figure(value: float | None) -> str:

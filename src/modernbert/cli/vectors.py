@@ -17,7 +17,14 @@ from modernbert.cli.inputs import (
     read_texts,
     text_options,
 )
-from modernbert.cli.models import ModelChoice, load_for, max_length_option, model_options, overflow_option
+from modernbert.cli.models import (
+    ModelChoice,
+    load_for,
+    max_length_option,
+    model_options,
+    overflow_option,
+    prompt_option,
+)
 from modernbert.cli.output import (
     json_option,
     note,
@@ -40,7 +47,7 @@ NUMBERS_SHOWN = 6
 
 @click.command()
 @text_options
-@click.option("--prompt", help='A prompt of the folder by name; "query" and "document" may always be named.')
+@prompt_option
 @click.option("--dimensions", type=int, help="Keep the first so many numbers (Matryoshka).")
 @overflow_option
 @max_length_option

@@ -40,6 +40,21 @@ _NAMED = re.compile(r"(?P<source>\w[\w.-]*)=(?P<place>.+)", re.DOTALL)
 # "train-00003-of-00064", "part-0007": numbers of files, not names of sources
 _NUMBERED = re.compile(r"([-_.]?\d+-of-\d+|[-_.]0\d{2,})$")
 _SHOWN = 5
+# What fsspec wants for addresses of a kind, and where its client looks for the right to read.
+_PACKAGES = {
+    "hf": "huggingface_hub",
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+}
+_CREDENTIALS = {
+    "hf": "HF_TOKEN, or `hf auth login`, opens private data sets",
+    "s3": "AWS_ACCESS_KEY_ID and the like, or ~/.aws, open private buckets; FSSPEC_S3_ANON=true asks a "
+    "public one without",
+    "gs": "`gcloud auth application-default login` opens private buckets",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +111,24 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def unreadable(path: str, error: Exception) -> CorpusError:
+    """What went wrong with a file or an address, in words, and what may help."""
+    scheme = path.partition("://")[0] if is_remote(path) else ""
+    if scheme and isinstance(error, FileNotFoundError):  # some clients say no more than the path
+        return CorpusError(f"{path} is not there: {_first_line(error)}")
+    reason = f"{path} cannot be read: {_first_line(error)}"
+    if isinstance(error, ImportError) and scheme in _PACKAGES:
+        return CorpusError(f"{reason}\nhint: pip install {_PACKAGES[scheme]}")
+    if scheme and not isinstance(error, ImportError | ValueError):
+        reason += f" ({type(error).__name__})\nhint: is there a connection, and may you read it? "
+        return CorpusError(reason + _CREDENTIALS.get(scheme, "Credentials come from the environment"))
+    return CorpusError(reason)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _split_name(each: str) -> tuple[str | None, str]:
     """The source that the user named, and the place; a path that exists with a "=" in it is a path."""
     match = _NAMED.fullmatch(each)
@@ -143,13 +176,10 @@ def _look_remote(place: str) -> Iterator[tuple[str, int, str | None]]:
             if is_folder
             else {inner: system.info(inner)}
         )
-    except (ImportError, ValueError) as error:
-        raise CorpusError(
-            f"{place} cannot be opened: {error}\nhint: fsspec needs a package for some kinds of addresses, "
-            "s3fs for s3:// and gcsfs for gs://"
-        ) from error
-    except OSError as error:
-        raise CorpusError(f"{place} cannot be read: {error or type(error).__name__}") from error
+    except (
+        Exception
+    ) as error:  # each client's transport has errors of its own, which change with its versions
+        raise unreadable(place, error) from error
     files = {path: about for path, about in sorted(listed.items()) if about["type"] == "file"}
     if not files:
         raise CorpusError(f"{place} matches no file")

@@ -13,8 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 import fsspec.core
 
-from modernbert.corpus.inputs import is_remote
-from modernbert.errors import CorpusError
+from modernbert.corpus.inputs import is_remote, unreadable
+from modernbert.errors import CorpusError, ModernBertError
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -61,6 +61,12 @@ def parquet_groups(path: str) -> list[tuple[int, int]]:
         return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
+def parquet_columns(path: str) -> list[str]:
+    """The names of its columns, in their order."""
+    with _parquet(path) as file:
+        return list(file.schema_arrow.names)
+
+
 def parquet_rows(path: str, groups: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of some row groups as dicts with those columns."""
     with _parquet(path) as file:
@@ -79,8 +85,13 @@ def _opened(path: str) -> Generator[IO[bytes]]:
     try:
         with _open(path) as file:
             yield file
-    except (OSError, ImportError) as error:
-        raise CorpusError(f"{path} cannot be read: {error or type(error).__name__}") from error
+    except ModernBertError:
+        raise
+    except Exception as error:
+        # of a file at an address, each client's transport has errors of its own
+        if not is_remote(path) and not isinstance(error, OSError | ImportError):
+            raise
+        raise unreadable(path, error) from error
 
 
 def _open(path: str) -> IO[bytes]:

@@ -10,9 +10,16 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
 
 
+def pearson(given: Shaped[np.ndarray, "N"], wanted: Shaped[np.ndarray, "N"]) -> float:
+    """Pearson's correlation; 0 where one side is constant, or has fewer than two numbers."""
+    if len(given) < 2 or np.ptp(given) == 0 or np.ptp(wanted) == 0:
+        return 0.0
+    return float(np.corrcoef(given, wanted)[0, 1])
+
+
 def spearman(given: Shaped[np.ndarray, "N"], wanted: Shaped[np.ndarray, "N"]) -> float:
     """Spearman's correlation: Pearson's over ranks, where equal numbers share the mean of their ranks."""
-    return float(np.corrcoef(_ranks(given), _ranks(wanted))[0, 1])
+    return pearson(_ranks(given), _ranks(wanted))
 
 
 def _ranks(values: Shaped[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:

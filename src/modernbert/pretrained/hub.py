@@ -1,8 +1,9 @@
 """From a name to a folder on this machine: a path as it is, or a model of the Hugging Face hub.
 
 The hub's own client keeps what it fetched in its cache and works offline from there (HF_HUB_OFFLINE=1);
-HF_ENDPOINT names another hub, HF_TOKEN the right to private models. The client is imported when the hub is
-asked: who loads a folder of their own does not wait for it.
+HF_ENDPOINT names another hub, HF_TOKEN the right to private models, and HF_HUB_ETAG_TIMEOUT the seconds
+(10) after which a hub that does not answer is out of reach. The client is imported when the hub is asked: who
+loads a folder of their own does not wait for it.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _from_hub(name: str, revision: str | None, token: str | None, cache: Path | 
             revision=revision,
             token=token,
             cache_dir=cache,
-            local_files_only=offline,
+            local_files_only=offline or _is_out_of_reach(name, revision, token),
             allow_patterns=list(_WANTED),
         )
     except GatedRepoError as error:
@@ -127,6 +128,28 @@ def _from_hub(name: str, revision: str | None, token: str | None, cache: Path | 
     return Path(fetched)
 
 
+def _is_out_of_reach(name: str, revision: str | None, token: str | None) -> bool:
+    """Whether one short question to the hub stays without an answer.
+
+    The client itself asks without a limit of time, or tries six times over 23 seconds.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(
+            name,
+            revision=revision or constants.DEFAULT_REVISION,
+            token=token,
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        )
+    except HfHubHTTPError:  # an answer, of which the client makes what it means
+        return False
+    except Exception:  # the transport's own, as above
+        return True
+    return False
+
+
 def _unknown(snapshot: Path) -> list[str]:
     """Files that are not in the cached snapshot though the hub may have them; none where it is whole.
 
@@ -148,12 +171,15 @@ def _absent(snapshot: Path, name: str) -> Path:
 
 def _ask_for(name: str, snapshot: Path, unknown: list[str], token: str | None, offline: bool) -> None:
     """Note which of these files the hub's model has not; FolderError where it cannot be asked, or has one."""
-    import huggingface_hub
+    from huggingface_hub import HfApi, constants
 
     try:
         if offline:
             raise ConnectionError
-        found = set(huggingface_hub.list_repo_files(name, revision=snapshot.name, token=token))
+        about = HfApi().model_info(
+            name, revision=snapshot.name, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT
+        )
+        found = {file.rfilename for file in about.siblings or ()}
     except Exception as error:  # as above
         raise _not_whole(name, snapshot, unknown) from error
     if present := [each for each in unknown if each in found]:

@@ -16,12 +16,15 @@ from modernbert.training.journal import EVALUATIONS, STEPS
 PICTURE = "curves.png"
 MOST_POINTS = 2000  # of a line: more than a picture has columns
 SMOOTHING = 0.95
+MOST_PARTS = 6  # lines of sources or labels in a panel of probes: a picture has colours for eight lines
 Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
-    """Where a run stands: losses are per masked token, `seconds` is the time spent in steps."""
+    """Where a run stands: losses are per masked token; probes are balanced accuracy and mean reciprocal rank,
+    None where they were not asked for.
+    """
 
     name: str
     recipe: str
@@ -32,6 +35,8 @@ class Summary:
     loss: float | None
     valid_loss: float | None
     valid_accuracy: float | None
+    probe_classification: float | None
+    probe_retrieval: float | None
     tokens_per_second: float
     num_skipped: int
     is_finished: bool
@@ -44,6 +49,7 @@ def summarize(folder: Path) -> Summary:
     if not rows:
         raise TrainingError(f"{folder} has made no step yet")
     last, valid = rows[-1], evaluations[-1] if evaluations else {}
+    probes = valid.get("probes", {})
     recent = sorted(row["tokens_per_second"] for row in rows[-100:])
     return Summary(
         name=folder.name,
@@ -55,6 +61,8 @@ def summarize(folder: Path) -> Summary:
         loss=_mean(row["loss"] for row in rows[-20:]),
         valid_loss=valid.get("loss"),
         valid_accuracy=valid.get("accuracy"),
+        probe_classification=probes.get("classification", {}).get("balanced_accuracy"),
+        probe_retrieval=probes.get("retrieval", {}).get("mrr"),
         tokens_per_second=recent[len(recent) // 2],
         num_skipped=sum(bool(row["skipped"]) for row in rows),
         is_finished=(folder / "final" / "config.json").exists(),
@@ -84,6 +92,7 @@ def draw(folder: Path, target: Path | None = None) -> Path:
         ),
         Panel(title="held-out loss by source", lines=by_source["loss"], unit="nats"),
         Panel(title="held-out masked accuracy by source", lines=by_source["accuracy"]),
+        *_probe_panels(evaluations),
         _panel(rows, "gradient_norm", "gradient norm", marks, is_logarithmic=True),
         _panel(rows, "learning_rate", "learning rate", marks),
         _panel(rows, "mask_rate", "share of tokens masked", marks),
@@ -125,6 +134,41 @@ def _panel(
 ) -> Panel:
     points = _thin(_points(rows, key))
     return Panel(title=title, lines={key: points}, marks=marks, unit=unit, is_logarithmic=is_logarithmic)
+
+
+def _probe_panels(evaluations: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """What the vectors are good for, over all and by source or label, beside what needs no model."""
+    return [
+        Panel(
+            title="probe: texts told apart, balanced accuracy",
+            lines=_probe_lines(
+                evaluations,
+                "classification",
+                {"over all": "balanced_accuracy", "majority": "majority"},
+                "recall",
+            ),
+        ),
+        Panel(
+            title="probe: other halves found, mean reciprocal rank",
+            lines=_probe_lines(
+                evaluations, "retrieval", {"over all": "mrr", "words alone": "words_mrr"}, "mrr_by_source"
+            ),
+        ),
+    ]
+
+
+def _probe_lines(
+    evaluations: Sequence[Mapping[str, Any]], probe: str, scores: Mapping[str, str], parts: str
+) -> dict[str, Points]:
+    """A line for each of the scores, and for each of their parts where they are few."""
+    rows = [(row["tokens"], row["probes"][probe]) for row in evaluations if probe in row.get("probes", {})]
+    names = sorted({name for _, found in rows for name in found[parts]})
+    lines: dict[str, Points] = {}
+    for name in names if len(names) <= MOST_PARTS else ():  # first, for the colours of the other panels
+        lines[name] = [(tokens, found[parts][name]) for tokens, found in rows if name in found[parts]]
+    for name, key in scores.items():
+        lines[name] = [(tokens, found[key]) for tokens, found in rows]
+    return lines
 
 
 def _points(rows: Iterable[Mapping[str, Any]], key: str) -> Points:

@@ -80,11 +80,14 @@ def _numbers(name: str, row: Mapping[str, Any]) -> list[tuple[str, float]]:
     if name == STEPS:
         return [(f"train/{key}", row[key]) for key in _DRAWN if row.get(key) is not None]
     if name == EVALUATIONS:
-        return [
+        probes = row.get("probes", {})
+        scores = (("classification", "balanced_accuracy"), ("retrieval", "mrr"))
+        drawn = [(f"probe/{each}", probes[each][key]) for each, key in scores if each in probes]
+        return drawn + [
             (f"valid/{source}/{key}", value)
             for source, figures in row["sources"].items()
             for key, value in figures.items()
-            if key in ("loss", "accuracy")
+            if key != "num_masked"
         ]
     return []
 

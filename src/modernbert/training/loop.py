@@ -27,7 +27,6 @@ from torch.optim import Optimizer
 from modernbert.errors import TrainingError
 from modernbert.progress import Bar
 from modernbert.training import checkpoint, journal
-from modernbert.training.curves import draw
 from modernbert.training.journal import Journal
 from modernbert.training.optim import set_learning_rate
 from modernbert.training.parallel import Group, accumulating, whole
@@ -99,7 +98,11 @@ class Job(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopSettings:
-    """How a run is watched and kept; none of it changes what is learned but `max_grad_norm` and `seed`."""
+    """How a run is watched and kept; none of it changes what is learned but `max_grad_norm` and `seed`.
+
+    `keeps_ends` keeps the checkpoint at the end of every stage beside the newest `num_kept`. `draw` is called
+    with the run's folder after every evaluation.
+    """
 
     seed: int
     precision: torch.dtype
@@ -109,7 +112,8 @@ class LoopSettings:
     save_every_tokens: int
     evaluate_every_tokens: int
     num_kept: int
-    draws_curves: bool = True
+    keeps_ends: bool = True
+    draw: Callable[[Path], object] | None = None
     flops_per_token: float = 0.0
     peak_flops: float = 0.0
 
@@ -286,11 +290,11 @@ def _evaluate_and_save(run: Run, log: Journal | None, step: TrainingStep, *, is_
         figures = run.job.evaluate(run.module)
         if figures is not None and log is not None:
             log.write(journal.EVALUATIONS, {"step": place.step, "tokens": place.tokens, **figures})
-        if log is not None and settings.draws_curves:
-            draw(run.folder)
+        if log is not None and settings.draw is not None:
+            settings.draw(run.folder)
     is_due = place.tokens - place.tokens_at_save >= settings.save_every_tokens
     if is_end or is_due or is_stopped:
-        save(run, is_end=is_end)
+        save(run, is_end=is_end and settings.keeps_ends)
 
 
 def save(run: Run, *, is_end: bool = False) -> None:

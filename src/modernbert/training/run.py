@@ -25,8 +25,10 @@ from modernbert.pretrained.folder import Pretrained, read_folder, write_folder
 from modernbert.pretrained.surgery import VOCABULARY_MULTIPLE
 from modernbert.text.tokenizer import Tokenizer
 from modernbert.training import checkpoint, loop
+from modernbert.training.curves import draw
 from modernbert.training.parallel import Group, Spread, joined, spread
 from modernbert.training.pretraining import MaskedLoss, MaskedRows, PretrainingJob
+from modernbert.training.probes import ProbeConfig, Probes
 from modernbert.training.recipe import Recipe, as_data, require_same
 from modernbert.training.throughput import matrix_rate, training_flops_per_token
 from modernbert.training.validation import Validation
@@ -56,13 +58,15 @@ def pretrain(
     *,
     valid: Path | None = None,
     held_share: float = 0.01,
+    probes: ProbeConfig | None = None,
     switches: Switches = Switches(),
 ) -> Path | None:
     """Train by the recipe on the shards in `data`; returns the folder of the finished model.
 
     Called again on the same `out`, it goes on from the last checkpoint; None means that a signal stopped it,
     after it was saved. Held-out figures come from the shards in `valid`, or from `held_share` of the
-    documents of `data`, which are then not learned from. Under torchrun all processes call it.
+    documents of `data`, which are then not learned from. `probes` adds scores of the vectors to them, and may
+    differ when a run goes on. Under torchrun all processes call it.
 
     Raises TrainingError and CorpusError.
     """
@@ -73,7 +77,8 @@ def pretrain(
         tokenizer = shards.tokenizer()
         started = _start(recipe, tokenizer, out)
         learned, held_out = _documents(shards, valid, held_share)
-        run = _build(recipe, started, learned, held_out, tokenizer, out, group, switches)
+        validation = _validation(recipe, held_out, tokenizer, started, group, probes)
+        run = _build(recipe, started, learned, validation, tokenizer, out, group, switches)
         _require_same_recipe({**as_data(recipe), "corpus": _facts(learned, shards)}, run, out, group)
         if not loop.train(run):
             return None
@@ -138,7 +143,7 @@ def _build(
     recipe: Recipe,
     started: Pretrained,
     learned: Documents,
-    held_out: Documents | None,
+    validation: Validation | None,
     tokenizer: Tokenizer,
     out: Path,
     group: Group,
@@ -157,7 +162,6 @@ def _build(
     if switches.compiles:
         compile_or_say(encoder)
     module = spread(loss, encoder.layers, group, switches.spread)
-    validation = None if held_out is None else _validation(recipe, held_out, tokenizer, precision)
     return loop.Run(
         job=PretrainingJob(recipe, learned, tokenizer, model, group, validation),
         module=module,
@@ -181,19 +185,47 @@ def compile_or_say(encoder: Encoder) -> None:
 
 
 def _validation(
-    recipe: Recipe, held_out: Documents, tokenizer: Tokenizer, precision: torch.dtype
-) -> Validation:
+    recipe: Recipe,
+    held_out: Documents | None,
+    tokenizer: Tokenizer,
+    started: Pretrained,
+    group: Group,
+    probes: ProbeConfig | None,
+) -> Validation | None:
+    """What is measured at evaluations; None where there is no held-out text."""
+    if held_out is None:
+        if probes is not None and group.is_main:
+            warnings.warn(
+                "no text is held out, so there is nothing to probe; name shards as valid", stacklevel=3
+            )
+        return None
     around, last = tokenizer.template.single, recipe.phases[-1]
+    seq_len, precision = recipe.phases[0].seq_len, resolve_dtype(recipe.precision, group.device)
+    chosen = None
+    if probes is not None:
+        encoder = cast(Encoder, started.module.model)
+        chosen = Probes.choose(
+            probes,
+            held_out,
+            tokenizer,
+            encoder,
+            seq_len=seq_len,
+            row_tokens=last.row_tokens,
+            precision=precision,
+        )
+        for reason in chosen.left_out if group.is_main else ():
+            warnings.warn(reason, stacklevel=3)
     return Validation(
         documents=held_out,
         rows=MaskedRows.of(recipe, tokenizer),
         prefix=tuple(around.prefix.token_ids),
         suffix=tuple(around.suffix.token_ids),
-        seq_len=recipe.phases[0].seq_len,
+        seq_len=seq_len,
         row_tokens=last.row_tokens,
         mask_rate=recipe.valid_mask_rate,
         num_tokens=recipe.evaluation_tokens,
         precision=precision,
+        probes=chosen,
     )
 
 
@@ -211,7 +243,7 @@ def _settings(
         save_every_tokens=recipe.save_every_tokens,
         evaluate_every_tokens=recipe.evaluate_every_tokens,
         num_kept=recipe.num_kept,
-        draws_curves=find_spec("matplotlib") is not None,
+        draw=draw if find_spec("matplotlib") is not None else None,
         flops_per_token=training_flops_per_token(
             model, seq_len=first.seq_len, mask_rate=first.mask_rate(0.0)
         ),

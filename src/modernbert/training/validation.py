@@ -14,6 +14,7 @@ from modernbert.corpus.split import Documents
 from modernbert.corpus.stream import Piece, Row
 from modernbert.text.packing import pack_by_budget
 from modernbert.training.parallel import Group
+from modernbert.training.probes import Probes
 
 if TYPE_CHECKING:
     from modernbert.training.pretraining import MaskedRows
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Validation:
     """What is measured: up to `num_tokens` of held-out text, the same share of it from every source.
 
-    `precision` is the dtype of autocast, as in training. Figures are means over masked tokens.
+    `precision` is the dtype of autocast, as in training. Figures are means over masked tokens; those of
+    `probes` come beside them, where there are some.
     """
 
     documents: Documents
@@ -35,6 +37,7 @@ class Validation:
     mask_rate: float
     num_tokens: int
     precision: torch.dtype
+    probes: Probes | None = None
 
     @torch.no_grad()
     def figures(self, module: nn.Module, group: Group) -> dict[str, Any]:
@@ -47,8 +50,11 @@ class Validation:
             sums = self._sums(module, group, source)
             sources[source] = _means(sums)
             total += sums
+        figures = {**_means(total), "sources": sources}
+        if self.probes is not None:
+            figures["probes"] = self.probes.figures(module, group)
         module.train(was_training)
-        return {**_means(total), "sources": sources}
+        return figures
 
     def _sums(self, module: nn.Module, group: Group, source: str) -> np.ndarray:
         """Summed negative log-likelihood, right guesses and masked tokens of one source."""
