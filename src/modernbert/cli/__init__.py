@@ -17,7 +17,7 @@ import click
 from modernbert import __version__
 from modernbert.cli.ask import answer, classify, fill_mask, rerank, tag
 from modernbert.cli.corpus import shard, tokenizer
-from modernbert.cli.finetune import finetune
+from modernbert.cli.finetune import distill, finetune
 from modernbert.cli.folders import convert, info
 from modernbert.cli.output import in_options, note
 from modernbert.cli.surgery import average, resize, tile
@@ -113,7 +113,7 @@ def verbs(ctx: click.Context, debug: bool) -> None:
 
 VERBS = (
     *(fill_mask, embed, similarity, rerank, classify, tag, answer, info, convert),
-    *(tokenizer, shard, pretrain, runs, finetune, average, tile, resize),
+    *(tokenizer, shard, pretrain, runs, finetune, distill, average, tile, resize),
 )
 for verb in VERBS:
     verbs.add_command(verb)

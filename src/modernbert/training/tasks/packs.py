@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from modernbert.inference.engine import SequenceIds
 from modernbert.text.batch import PackedBatch
@@ -44,3 +45,29 @@ class Chunks:
     def to(self, device: torch.device | str) -> Chunks:
         """The same packs on another device."""
         return Chunks(tuple(each.to(device) for each in self.packs))
+
+
+def chunks_of(sequences: Sequence[SequenceIds], budget_tokens: int) -> Chunks:
+    """Sequences in packs of at most `budget_tokens` tokens, in their order."""
+    packs: list[list[SequenceIds]] = []
+    room = 0
+    for sequence in sequences:
+        length = len(sequence.token_ids)
+        if not packs or length > room:
+            packs.append([])
+            room = budget_tokens
+        packs[-1].append(sequence)
+        room -= length
+    return Chunks(tuple(pack(each) for each in packs))
+
+
+def in_chunks(module: nn.Module, chunks: Chunks, backend: str) -> Float[Tensor, "S E"]:
+    """What a module gives for each sequence, pack by pack, with the activations of one pack in memory.
+
+    Each pack is computed again in the backward pass, which gives the gradients of the whole batch: the cached
+    gradient of Gao et al. 2021 (arXiv 2101.06983), by torch's checkpoints.
+    """
+    if len(chunks.packs) == 1 or not torch.is_grad_enabled():
+        return torch.cat([module(each, backend) for each in chunks.packs])
+    found = [checkpoint(module, each, backend, use_reentrant=False) for each in chunks.packs]
+    return torch.cat(found)
