@@ -258,8 +258,9 @@ def _gradient_norm(run: Run) -> float:
     parameters = [each for each in run.module.parameters() if each.grad is not None]
     gradients = [each.grad for each in parameters if each.grad is not None]
     norm = whole(nn.utils.get_total_norm(gradients))
-    if run.settings.max_grad_norm is not None:
-        nn.utils.clip_grads_with_norm_(parameters, run.settings.max_grad_norm, norm)
+    most = run.settings.max_grad_norm
+    if most is not None and float(norm) > most:
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return float(norm)
 
 

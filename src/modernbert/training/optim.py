@@ -219,7 +219,8 @@ def _torch_groups(groups: Iterable[ParameterGroup], weight_decay: float) -> list
 
 
 def _adamw(groups: list[dict[str, Any]], config: AdamWConfig) -> AdamW:
-    optimizer = AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps)
+    # one pass over each tensor instead of ten, on a processor too
+    optimizer = AdamW(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=True)
     for group in optimizer.param_groups:
         for parameter in group["params"]:  # what torch makes at the first step
             optimizer.state[parameter] = {

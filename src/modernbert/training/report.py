@@ -15,12 +15,13 @@ from modernbert.training import journal
 from modernbert.training.tables import has_pictures, table
 from modernbert.training.tasks.task import Notes, Parts, ReportContext, Section, Task
 
-REPORT, CARD, PREDICTIONS, CURVES, SWEEP = (
+REPORT, CARD, PREDICTIONS, CURVES, SWEEP, RESULTS = (
     "report.md",
     "README.md",
     "predictions.jsonl",
     "curves.png",
     "sweep.png",
+    "results.json",
 )
 _MOST_LINES = 8  # as many as there are colours
 
@@ -46,6 +47,7 @@ def write_report(
             temporary.write_text(
                 "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in measured.predictions)
             )
+    parts_measured = {name: each.figures for name, each in (("dev", dev), ("test", test)) if each is not None}
     context = ReportContext(folder=folder, parts=parts, dev=dev, test=test, settled=settled)
     sections = [
         *task.report(context),
@@ -53,6 +55,10 @@ def write_report(
         *_about_the_run(folder, notes, settled),
     ]
     draw_progress(folder, name)
+    others = {title: found for section in sections for title, found in section.figures.items()}
+    write_atomic(
+        folder / RESULTS, json.dumps({**parts_measured, "beside": others, "fitted": settled}, indent=1) + "\n"
+    )
     title = f"# {recipe['name']}: {Path(str(recipe['data']['train'])).name}"
     write_atomic(
         folder / REPORT, "\n\n".join([title, *map(_markdown, sections), _recipe_text(recipe)]) + "\n"

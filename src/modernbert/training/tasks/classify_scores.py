@@ -128,11 +128,14 @@ def report(context: ReportContext, labels: Sequence[str], problem: Problem, *, s
         for part, evaluation in (("test", context.test), ("dev", context.dev))
         if evaluation is not None
     ]
-    for title, scores in ((_words(baseline), baseline.scores), (_CONSTANT[problem], baseline.constant)):
-        found = figures(gold, scores, problem)
-        lines.append((f"{title}, {name}", *(found[each] for each in shown)))
+    others = {
+        title: figures(gold, scores, problem)
+        for title, scores in ((_words(baseline), baseline.scores), (_CONSTANT[problem], baseline.constant))
+    }
+    lines += [(f"{title}, {name}", *(found[each] for each in shown)) for title, found in others.items()]
     counts = ", ".join(f"{len(part):,} rows {kind}" for kind, part in context.parts.items())
-    sections = [Section(title="Results", text=f"{table(('', *shown), lines)}\n\nOf {counts}.")]
+    text = f"{table(('', *shown), lines)}\n\nOf {counts}."
+    sections = [Section(title="Results", text=text, figures=others)]
     scores = _scores(measured, labels)
     if problem == "regression":
         return [*sections, _values(context, gold, scores[:, 0])]

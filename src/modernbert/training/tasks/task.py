@@ -62,11 +62,15 @@ class Notes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A part of report.md: a title, Markdown, and pictures that stand under it, by their file names."""
+    """A part of report.md: a title, Markdown, and pictures that stand under it, by their file names.
+
+    `figures` are those of others that stand beside the model's, by their names, for results.json.
+    """
 
     title: str
     text: str
     pictures: Sequence[str] = ()
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
