@@ -15,7 +15,7 @@ import numpy as np
 from modernbert.errors import ModernBertError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float, Int
 
 MOST_ROWS = 50_000
 _MOST_FEATURES = 200_000
@@ -31,58 +31,46 @@ class Baseline:
     num_rows: int
 
 
-def class_baseline(
-    texts: Sequence[str], labels: Sequence[int], held: Sequence[str], num_classes: int, *, seed: int
-) -> Baseline:
-    """Probabilities of classes; the constant is the share of each class in training."""
-    chosen = _sample(len(texts), seed)
-    learned, counts = [texts[row] for row in chosen], np.array([labels[row] for row in chosen])
-    shares = np.bincount(counts, minlength=num_classes) / len(counts)
-    vectors, others = _vectors(learned, held)
-    probabilities = np.zeros((len(held), num_classes))
-    seen = np.unique(counts)
-    probabilities[:, seen] = 1.0 if len(seen) == 1 else _logistic(vectors, counts, others)
-    return Baseline(scores=probabilities, constant=np.tile(shares, (len(held), 1)), num_rows=len(chosen))
-
-
-def set_baseline(
-    texts: Sequence[str], labels: Float[np.ndarray, "M C"], held: Sequence[str], *, seed: int
-) -> Baseline:
-    """A probability for each label by itself, where any number of them may hold."""
-    chosen = _sample(len(texts), seed)
-    vectors, others = _vectors([texts[row] for row in chosen], held)
-    shares = labels[chosen].mean(axis=0)
-    columns = [
-        _logistic(vectors, labels[chosen, column].astype(int), others)[:, 1]
-        if 0 < share < 1
-        else np.full(len(held), share)
-        for column, share in enumerate(shares)
-    ]
-    return Baseline(
-        scores=np.stack(columns, axis=1), constant=np.tile(shares, (len(held), 1)), num_rows=len(chosen)
-    )
-
-
-def value_baseline(
-    texts: Sequence[str], values: Float[np.ndarray, "M"], held: Sequence[str], *, seed: int
-) -> Baseline:
-    """Values by ridge regression; the constant is their mean."""
-    linear = _sklearn("linear_model")
-    chosen = _sample(len(texts), seed)
-    vectors, others = _vectors([texts[row] for row in chosen], held)
-    model = linear.Ridge(alpha=1.0, random_state=seed).fit(vectors, values[chosen])
-    return Baseline(
-        scores=model.predict(others)[:, None],
-        constant=np.full((len(held), 1), values[chosen].mean()),
-        num_rows=len(chosen),
-    )
-
-
-def _sample(num: int, seed: int) -> list[int]:
+def sample(num: int, seed: int) -> list[int]:
+    """All numbers below `num`, or MOST_ROWS of them, sorted: the rows that a baseline learns from."""
     if num <= MOST_ROWS:
         return list(range(num))
     numbers = np.random.Generator(np.random.PCG64DXSM(seed))
     return np.sort(numbers.choice(num, MOST_ROWS, replace=False)).tolist()
+
+
+def class_baseline(
+    texts: Sequence[str], labels: Int[np.ndarray, "M"], held: Sequence[str], num_classes: int
+) -> Baseline:
+    """Probabilities of classes; the constant is the share of each class in training."""
+    shares = np.bincount(labels, minlength=num_classes) / len(labels)
+    vectors, others = _vectors(texts, held)
+    probabilities = np.zeros((len(held), num_classes))
+    seen = np.unique(labels)
+    probabilities[:, seen] = 1.0 if len(seen) == 1 else _logistic(vectors, labels, others)
+    return Baseline(scores=probabilities, constant=np.tile(shares, (len(held), 1)), num_rows=len(texts))
+
+
+def set_baseline(texts: Sequence[str], labels: Bool[np.ndarray, "M C"], held: Sequence[str]) -> Baseline:
+    """A probability for each label by itself, where any number of them may hold."""
+    vectors, others = _vectors(texts, held)
+    shares = labels.mean(axis=0)
+    columns = [
+        _logistic(vectors, labels[:, column].astype(int), others)[:, 1]
+        if 0 < share < 1
+        else np.full(len(held), share)
+        for column, share in enumerate(shares)
+    ]
+    constant = np.tile(shares, (len(held), 1))
+    return Baseline(scores=np.stack(columns, axis=1), constant=constant, num_rows=len(texts))
+
+
+def value_baseline(texts: Sequence[str], values: Float[np.ndarray, "M"], held: Sequence[str]) -> Baseline:
+    """Values by ridge regression; the constant is their mean."""
+    vectors, others = _vectors(texts, held)
+    model = _sklearn("linear_model").Ridge(alpha=1.0, random_state=0).fit(vectors, values)
+    constant = np.full((len(held), 1), values.mean())
+    return Baseline(scores=model.predict(others)[:, None], constant=constant, num_rows=len(texts))
 
 
 def _vectors(learned: Sequence[str], held: Sequence[str]) -> tuple[Any, Any]:

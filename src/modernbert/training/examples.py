@@ -7,7 +7,7 @@ any order.
 
 from __future__ import annotations
 
-import json
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +20,9 @@ from modernbert.files import folder_being_written
 from modernbert.inference.engine import SequenceIds
 
 _FILES = {"tokens": np.dtype("<i4"), "types": np.dtype("u1"), "targets": np.dtype("<f4")}
-_BOUNDS = ("sequences", "examples", "numbers")
+# Where each sequence ends, each example, and its targets; then the row and the weight of each example.
+_BOUNDS = ("sequences", "examples", "targets")
+_COUNTED = (*_BOUNDS, "rows", "weights")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,20 +58,17 @@ class Examples:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        index = np.load(folder / "index.npz")
-        self._bounds = {name: index[name] for name in _BOUNDS}
-        self._rows: np.ndarray = index["rows"]
-        self._weights: np.ndarray = index["weights"]
-        of_sequences = self._bounds["sequences"]
-        firsts = self._bounds["examples"]
-        self.lengths: np.ndarray = of_sequences[firsts[1:]] - of_sequences[firsts[:-1]]
+        with np.load(folder / "index.npz") as index:
+            found = {name: _Numbers(index[name]) for name in _COUNTED}
+        self._sequences, self._examples, self._targets, self._rows, self._weights = found.values()
+        bounds = self._sequences.all()
+        self.lengths: np.ndarray = np.diff(bounds[self._examples.all()])
 
     @classmethod
     def write(cls, folder: Path, examples: Iterable[Example]) -> Examples:
         """Write all of them, or nothing, and open the folder."""
-        counts: dict[str, list[int]] = {name: [0] for name in _BOUNDS}
-        rows: list[int] = []
-        weights: list[int] = []
+        counted = {name: array("q", [0] if name in _BOUNDS else []) for name in _COUNTED}
+        sequences, firsts, targets, rows, weights = counted.values()
         with folder_being_written(folder) as temporary:
             files: dict[str, IO[bytes]] = {name: (temporary / name).open("wb") for name in _FILES}
             try:
@@ -77,26 +76,25 @@ class Examples:
                     for sequence in example.sequences:
                         _append(files, "tokens", sequence.token_ids)
                         _append(files, "types", sequence.token_types)
-                        counts["sequences"].append(counts["sequences"][-1] + len(sequence.token_ids))
-                    counts["examples"].append(counts["examples"][-1] + len(example.sequences))
+                        sequences.append(sequences[-1] + len(sequence.token_ids))
+                    firsts.append(firsts[-1] + len(example.sequences))
                     _append(files, "targets", example.targets)
-                    counts["numbers"].append(counts["numbers"][-1] + len(example.targets))
+                    targets.append(targets[-1] + len(example.targets))
                     rows.append(example.row)
                     weights.append(example.weight)
             finally:
                 for file in files.values():
                     file.close()
-            arrays: dict[str, Any] = {name: np.array(each, np.int64) for name, each in counts.items()}
-            np.savez(temporary / "index.npz", rows=np.array(rows), weights=np.array(weights), **arrays)
-            (temporary / "about.json").write_text(json.dumps({"examples": len(rows)}))
+            index: dict[str, Any] = {name: _packed(each) for name, each in counted.items()}
+            np.savez(temporary / "index.npz", **index)
         return cls(folder)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.lengths)
 
     def __getitem__(self, number: int) -> Example:
-        first, last = self._bounds["examples"][number : number + 2]
-        bounds = self._bounds["sequences"][first : last + 1]
+        first, last = self._examples[number], self._examples[number + 1]
+        bounds = np.array([self._sequences[each] for each in range(first, last + 1)])
         tokens = self._read("tokens", bounds[0], bounds[-1])
         types = self._read("types", bounds[0], bounds[-1])
         inner = (bounds - bounds[0]).tolist()
@@ -105,9 +103,9 @@ class Examples:
                 SequenceIds(token_ids=tokens[start:end].tolist(), token_types=types[start:end].tolist())
                 for start, end in pairwise(inner)
             ],
-            targets=self._read("targets", *self._bounds["numbers"][number : number + 2]),
-            row=int(self._rows[number]),
-            weight=int(self._weights[number]),
+            targets=self._read("targets", self._targets[number], self._targets[number + 1]),
+            row=self._rows[number],
+            weight=self._weights[number],
         )
 
     @property
@@ -121,6 +119,32 @@ class Examples:
         with (self.folder / name).open("rb", buffering=0) as file:
             file.seek(int(start) * dtype.itemsize)
             return np.frombuffer(file.read(int(end - start) * dtype.itemsize), dtype)
+
+
+class _Numbers:
+    """Whole numbers by place; those that grow by the same step, as they mostly do, take no memory."""
+
+    def __init__(self, kept: np.ndarray) -> None:
+        self._kept = kept  # all of them, or (first, step, how many) in two dimensions
+
+    def __getitem__(self, place: int) -> int:
+        if self._kept.ndim == 1:
+            return int(self._kept[place])
+        return int(self._kept[0, 0] + place * self._kept[0, 1])
+
+    def all(self) -> np.ndarray:
+        """int64, one after another."""
+        if self._kept.ndim == 1:
+            return self._kept
+        first, step, num = self._kept[0]
+        return first + step * np.arange(num)
+
+
+def _packed(numbers: array[int]) -> np.ndarray:
+    found = np.frombuffer(numbers, np.int64) if numbers else np.zeros(0, np.int64)
+    if len(found) < 2 or (found[1:] - found[:-1] != found[1] - found[0]).any():
+        return found
+    return np.array([[found[0], found[1] - found[0], len(found)]])
 
 
 def _append(files: dict[str, IO[bytes]], name: str, values: Sequence[float] | np.ndarray) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
+from modernbert.corpus.labelled import Row, Rows
 from modernbert.heads.classify import Problem, SequenceClassifier
 from modernbert.inference.pipeline import Model
+from modernbert.inference.results import Classification
 from modernbert.inference.scores import softmax
 from modernbert.metrics import calibration, classification
 from modernbert.report_plots import (
@@ -19,14 +21,21 @@ from modernbert.report_plots import (
     reliability_picture,
     scatter_picture,
 )
-from modernbert.training.baseline import Baseline, class_baseline, set_baseline, value_baseline
+from modernbert.training.baseline import (
+    MOST_ROWS,
+    Baseline,
+    class_baseline,
+    sample,
+    set_baseline,
+    value_baseline,
+)
 from modernbert.training.tables import has_pictures, table
+from modernbert.training.tasks.sequences import batches
 from modernbert.training.tasks.task import Evaluation, ReportContext, Section
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from modernbert.corpus.labelled import Row, Rows
     from modernbert.inference.inputs import Text
 
 _SMALLEST = 1e-12
@@ -59,22 +68,33 @@ def wanted(rows: Rows, labels: Sequence[str], problem: Problem) -> np.ndarray:
 
 def evaluate(model: Model, rows: Rows, labels: Sequence[str], problem: Problem) -> Evaluation:
     """Figures of a part and a prediction a row, by `Model.classify`."""
-    texts = [text_of(row) for row in rows]
-    found = model.classify(texts)  # pyright: ignore[reportArgumentType]  # all texts, or all pairs
-    scores = np.array([[each.scores[label] for label in labels] for each in found])
-    predictions: list[Mapping[str, Any]] = []
-    for row, each in zip(rows, found, strict=True):
-        given = (
-            each.above()
-            if problem == "multi_label"
-            else each.score
-            if problem == "regression"
-            else each.label
-        )
-        predictions.append({**row, "predicted": given, "scores": each.scores})
+    scores = np.zeros((len(rows), len(labels)))
+    predictions = Rows.write(
+        rows.path.with_name(f"{rows.path.stem}.predictions.jsonl"),
+        _predicted(model, rows, labels, problem, scores),
+    )
     return Evaluation(
         figures=figures(wanted(rows, labels, problem), scores, problem), predictions=predictions
     )
+
+
+def _predicted(
+    model: Model, rows: Rows, labels: Sequence[str], problem: Problem, scores: np.ndarray
+) -> Iterator[Row]:
+    """Each row with what the model says of it; its scores go into `scores` too. Few rows lie in memory."""
+    done = 0
+    for batch in batches(rows):
+        found = model.classify([text_of(row) for row in batch])  # pyright: ignore[reportArgumentType]
+        scores[done : done + len(batch)] = [[each.scores[label] for label in labels] for each in found]
+        done += len(batch)
+        for row, each in zip(batch, found, strict=True):
+            yield {**row, "predicted": _given(each, problem), "scores": each.scores}
+
+
+def _given(found: Classification, problem: Problem) -> Any:
+    if problem == "multi_label":
+        return found.above()
+    return found.score if problem == "regression" else found.label
 
 
 def figures(gold: np.ndarray, scores: Float[np.ndarray, "N C"], problem: Problem) -> dict[str, float]:
@@ -161,18 +181,17 @@ _CONSTANT = {
 
 
 def _words(baseline: Baseline) -> str:
-    sample = f", a sample of {baseline.num_rows:,} rows" if baseline.num_rows == 50_000 else ""
+    sample = f", a sample of {baseline.num_rows:,} rows" if baseline.num_rows == MOST_ROWS else ""
     return f"TF-IDF and a linear model{sample}"
 
 
 def _baseline(train: Rows, held: Rows, labels: Sequence[str], problem: Problem, seed: int) -> Baseline:
-    texts, others = [_joined(row) for row in train], [_joined(row) for row in held]
-    gold = wanted(train, labels, problem)
+    chosen = sample(len(train), seed)
+    texts, others = [_joined(train[row]) for row in chosen], [_joined(row) for row in held]
+    gold = wanted(train, labels, problem)[chosen]
     if problem == "single_label":
-        return class_baseline(texts, gold.tolist(), others, len(labels), seed=seed)
-    if problem == "multi_label":
-        return set_baseline(texts, gold, others, seed=seed)
-    return value_baseline(texts, gold, others, seed=seed)
+        return class_baseline(texts, gold, others, len(labels))
+    return (set_baseline if problem == "multi_label" else value_baseline)(texts, gold, others)
 
 
 def _joined(row: Row) -> str:
