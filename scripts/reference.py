@@ -122,7 +122,14 @@ PAGES = (
         title="Pretraining",
         about="A run as data, and the function that trains by it.",
         module="modernbert",
-        members=("pretrain", "Recipe", "Phase"),
+        members=("pretrain", "Recipe", "Phase", "ProbeConfig"),
+    ),
+    Page(
+        name="finetuning",
+        title="Fine-tuning",
+        about="A task, the rows of a file, and how to learn from them.",
+        module="modernbert",
+        members=("finetune", "Sources", "Finetuning", "Sweep", "Classify", "Distill"),
     ),
     Page(
         name="optimizers",

@@ -38,20 +38,29 @@ if TYPE_CHECKING:
     from modernbert.text.batch import PackedBatch
     from modernbert.text.tokenizer import Tokenizer
     from modernbert.text.tokenizer_training import train_tokenizer
+    from modernbert.training.finetune_run import Sources, finetune
+    from modernbert.training.finetuning import Finetuning
+    from modernbert.training.probes import ProbeConfig
     from modernbert.training.recipe import Phase, Recipe
     from modernbert.training.run import pretrain
+    from modernbert.training.sweep import Sweep
+    from modernbert.training.tasks.classify import Classify
+    from modernbert.training.tasks.distill import Distill
 
 __version__ = "0.1.0"
 
 _HOME_OF = {
     "AttentionConfig": "encoder.attention",
     "ChoiceHeadConfig": "heads.classify",
+    "Classify": "training.tasks.classify",
     "ClassifyHeadConfig": "heads.classify",
     "DenseConfig": "heads.embed",
+    "Distill": "training.tasks.distill",
     "EmbedHeadConfig": "heads.embed",
     "EmbeddingConfig": "encoder.embedding",
     "Encoder": "encoder.encoder",
     "EncoderConfig": "encoder.encoder",
+    "Finetuning": "training.finetuning",
     "GluConfig": "encoder.mlp",
     "InitConfig": "encoder.init",
     "LayerNormConfig": "encoder.norm",
@@ -69,16 +78,20 @@ _HOME_OF = {
     "Phase": "training.recipe",
     "PostNormConfig": "encoder.block",
     "PreNormConfig": "encoder.block",
+    "ProbeConfig": "training.probes",
     "Recipe": "training.recipe",
     "RmsNormConfig": "encoder.norm",
     "RotaryConfig": "encoder.rotary",
     "Shards": "corpus.shards",
+    "Sources": "training.finetune_run",
     "SpanHeadConfig": "heads.tokens",
+    "Sweep": "training.sweep",
     "TagHeadConfig": "heads.tokens",
     "TokenEmbedHeadConfig": "heads.embed",
     "Tokenizer": "text.tokenizer",
     "TransformConfig": "heads.transform",
     "attend": "kernels.attention",
+    "finetune": "training.finetune_run",
     "load": "inference.loading",
     "new": "inference.loading",
     "pretrain": "training.run",
@@ -90,12 +103,15 @@ __all__ = [
     "PRESETS",
     "AttentionConfig",
     "ChoiceHeadConfig",
+    "Classify",
     "ClassifyHeadConfig",
     "DenseConfig",
+    "Distill",
     "EmbedHeadConfig",
     "EmbeddingConfig",
     "Encoder",
     "EncoderConfig",
+    "Finetuning",
     "GluConfig",
     "InitConfig",
     "LayerNormConfig",
@@ -112,16 +128,20 @@ __all__ = [
     "Phase",
     "PostNormConfig",
     "PreNormConfig",
+    "ProbeConfig",
     "Recipe",
     "RmsNormConfig",
     "RotaryConfig",
     "Shards",
+    "Sources",
     "SpanHeadConfig",
+    "Sweep",
     "TagHeadConfig",
     "TokenEmbedHeadConfig",
     "Tokenizer",
     "TransformConfig",
     "attend",
+    "finetune",
     "load",
     "new",
     "pretrain",
