@@ -233,6 +233,12 @@ def test_data_that_cannot_be_learned_leaves_no_model(tmp_path, encoder, content,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_length_beyond_the_positions_is_refused(tmp_path, encoder, table):
+    settings = Finetuning(**vars_of(FAST) | {"max_length": 10_000})
+    with pytest.raises(TrainingError, match=r"max_length=10000 is more than the 8192 tokens"):
+        run(table, encoder, tmp_path / "out", settings=settings)
+
+
 def test_a_folder_of_someone_elses_is_not_touched(tmp_path, encoder, table):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")

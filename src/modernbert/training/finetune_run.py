@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -278,7 +278,16 @@ def _prepare(
     pretrained = read_folder(base, dtype=torch.float32)
     ours = with_head(pretrained, task.head, seed=settings.seed)
     model = _model(ours, group, switches)
-    limit = min(settings.max_length or model.max_length, model.max_length)
+    limit = settings.max_length or model.max_length
+    if limit > model.max_length:  # more than the folder says, and perhaps than it could take
+        room = model.longest_possible
+        if limit > room:
+            raise TrainingError(
+                f"max_length={limit} is more than the {room} tokens that {base} can take; leave it out, or name "
+                "a model of longer texts"
+            )
+        ours = replace(ours, settings=replace(ours.settings, max_seq_length=limit))
+        model = _model(ours, group, switches)
     examples: dict[str, Examples] = {}
     for name, rows in parts.items():
         if name != "test":
