@@ -4,6 +4,9 @@ import gzip
 import json
 import pickle
 import re
+import subprocess
+import sys
+import tracemalloc
 
 import pytest
 
@@ -89,6 +92,71 @@ def test_json_and_parquet_give_the_same_rows(tmp_path, kind):
     assert [row["line"] for row in rows] == [1, 2, 3]
 
 
+def test_a_file_at_an_address_is_read_like_one_here(tmp_path):
+    import fsspec
+
+    content = write_csv(tmp_path / "x.csv").read_bytes()
+    fsspec.filesystem("memory").pipe("/labelled/x.csv", content)
+    assert pairs(read("memory://labelled/x.csv")) == ROWS
+    with pytest.raises(CorpusError, match=r"memory://labelled/y\.csv is not there"):
+        read("memory://labelled/y.csv")
+
+
+def test_a_carriage_return_alone_ends_no_line(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"review,stars\rgood,5\r")
+    with pytest.raises(CorpusError, match="ends its lines by a bare carriage return"):
+        read(path)
+    path.write_bytes(b"review,stars\ngo\rod,5\n")
+    with pytest.raises(CorpusError, match="line 2: a carriage return stands inside a field"):
+        read(path)
+    path.write_bytes('review,stars\n"go\rod\u2028\x85",5\n'.encode())
+    assert pairs(read(path)) == [("go\rod\u2028\x85", "5")]
+
+
+def test_rows_of_separators_alone_are_passed_over_as_blank_lines_are(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("review,stars\ngood,5\n\n,\n,,,,\nbad,1\n")
+    assert [(row["text"], row["line"]) for row in read(path)] == [("good", 2), ("bad", 6)]
+
+
+def test_a_column_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("review,stars,review\na,5,b\n")
+    with pytest.raises(CorpusError, match="has 2 columns 'review'"):
+        read(path)
+
+
+def test_a_wrong_file_is_not_read_to_its_end(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("review,stars\n" + "good\n" * 5000)
+    with pytest.raises(CorpusError, match=r"reading stopped at the 1,000th:\n  1,000 x another number"):
+        read(path)
+
+
+def test_dates_of_parquet_become_text_and_missing_numbers_are_missing(tmp_path):
+    import datetime
+
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    day = datetime.date(2026, 1, 2)
+    table = pyarrow.table({"review": [day, day], "stars": pyarrow.array([5.0, float("nan")])})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(CorpusError, match="1 x nothing in column 'stars': row 2"):
+        read(tmp_path / "x.parquet")
+    parquet.write_table(table.slice(0, 1), tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet") == [{"text": "2026-01-02", "label": "5.0", "line": 1}]
+
+
+def test_half_characters_of_json_become_replacements(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"review": "a\\ud83d b \\ud83d\\ude00", "stars": ["\\udc00"]}\n')
+    rows = Rows.write(tmp_path / "rows.jsonl", read_table(path, COLUMNS))
+    assert rows[0]["text"] == "a\ufffd b \U0001f600"
+    assert rows[0]["label"] == ["\ufffd"]
+
+
 def test_json_values_keep_their_meaning(tmp_path):
     path = tmp_path / "x.jsonl"
     values = [True, 1.5, ["a", "b"], "0"]
@@ -127,6 +195,13 @@ def test_a_wrong_encoding_says_where_and_which_to_try(tmp_path):
         read(path, encoding="utf-9")
 
 
+def test_utf16_is_read_where_it_is_named_and_known_where_it_is_not(tmp_path):
+    path = write_csv(tmp_path / "x.csv", encoding="utf-16")
+    assert pairs(read(path, encoding="utf-16")) == ROWS
+    with pytest.raises(CorpusError, match="it looks like UTF-16: --encoding utf-16"):
+        read(path)
+
+
 def test_all_faults_of_a_table_come_in_one_message(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("review,stars\n" + "good;5\n" * 7 + "   ,5\nfine,\nfine,4\n")
@@ -134,8 +209,8 @@ def test_all_faults_of_a_table_come_in_one_message(tmp_path):
         read(path)
     message = str(caught.value)
     assert (
-        "7 x another number of fields than the header, cut by ',': line 2 (1 instead of 2; ';' would cut it), line 3"
-        in message
+        "7 x another number of fields than the header, cut by ',': "
+        "line 2 (1 instead of 2; ';' would cut it), line 3" in message
     )
     assert "line 7" not in message, "five of a kind are enough"
     assert "1 x nothing in column 'review': line 9" in message
@@ -190,19 +265,48 @@ def test_rows_that_fail_leave_no_file(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["x.csv"]
 
 
-def test_memory_does_not_grow_with_the_texts(tmp_path):
-    import tracemalloc
+def test_equal_texts_of_a_column_are_held_once(tmp_path):
+    rows = Rows.write(tmp_path / "rows.jsonl", [{"label": "a label"}, {"label": "a label"}])
+    one, other = rows.column("label")
+    assert one is other
 
-    path = tmp_path / "x.csv"
-    with path.open("w") as file:
-        file.write("review,stars\n")
-        for number in range(20_000):
-            file.write(f'"{number} {"word " * 200}",{number % 5}\n')
-    size = path.stat().st_size
+
+def test_memory_does_not_grow_with_the_texts(tmp_path):
+    path, rows_path = write_large_csv(tmp_path, num_rows=20_000), tmp_path / "rows.jsonl"
+    assert path.stat().st_size > 20_000_000
     tracemalloc.start()
-    rows = Rows.write(tmp_path / "rows.jsonl", read_table(path, COLUMNS))
+    rows = Rows.write(rows_path, read_table(path, COLUMNS))
     assert len(rows[19_999]["text"]) > 1000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert size > 20_000_000
-    assert peak < 12_000_000, "a block of the file, and a number a row"
+    assert peak < 12_000_000, "a few blocks of the file, and a number a row"
+
+
+@pytest.mark.slow
+def test_a_file_of_200_mb_costs_a_process_less_than_40_mb(tmp_path):
+    # The highest resident size of a child, before and after; blocks are 1 MiB and held a few times over.
+    path, rows_path = write_large_csv(tmp_path, num_rows=220_000), tmp_path / "rows.jsonl"
+    assert path.stat().st_size > 200_000_000
+    child = f"""
+import resource
+from pathlib import Path
+from modernbert.corpus.labelled import Column, Rows, read_table
+columns = [Column(name="review", role="text"), Column(name="stars", role="label")]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = Rows.write(Path({str(rows_path)!r}), read_table({str(path)!r}, columns))
+assert len(rows) == 220_000
+labels = rows.column("label")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 40 * 1024, "kilobytes"
+
+
+def write_large_csv(folder, num_rows):
+    path = folder / "x.csv"
+    with path.open("w") as file:
+        file.write("review,stars\n")
+        for number in range(num_rows):
+            file.write(f'"{number} {"word " * 200}",{number % 5}\n')
+    return path

@@ -83,8 +83,10 @@ class Rows(Sequence[Row]):
                 yield json.loads(line)
 
     def column(self, name: str) -> list[Any]:
-        """One value of every row."""
-        return [row[name] for row in self]
+        """One value of every row; equal texts, such as labels, are held once."""
+        held: dict[str, str] = {}
+        values = (row[name] for row in self)
+        return [held.setdefault(value, value) if isinstance(value, str) else value for value in values]
 
 
 def read_table(path: str | Path, columns: Sequence[Column], *, encoding: str = "utf-8") -> Generator[Row]:

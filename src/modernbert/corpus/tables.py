@@ -4,14 +4,14 @@
     .jsonl .ndjson    an object a line; in .json also a list of objects
     .parquet          rows
 
-All but Parquet also as .gz and .zst, and all of them here or at an address.
+All but Parquet also as .gz and .zst, and all of them here or at an address. In .csv a field in quotation
+marks may hold anything; in .tsv and .txt cut by tabs a quotation mark is a character like any other.
 """
 
 from __future__ import annotations
 
 import csv
 import difflib
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -27,6 +27,8 @@ from modernbert.errors import CorpusError
 SEPARATORS = (",", ";", "\t", "|")
 _SEPARATED = {".csv": ",;", ".tsv": "\t", ".tab": "\t", ".txt": ",;\t|"}  # what the ending leads to expect
 _LINES = (".jsonl", ".ndjson")
+# Characters. A field that never ends would take the rest of the file into memory.
+_LONGEST_FIELD = 2**24
 
 
 def read_records(
@@ -100,10 +102,7 @@ def _separated(
                 faults.add(line, f"another number of fields than the header, cut by {separator!r}", detail)
             line = read.line_num + 1
     except csv.Error as error:
-        raise CorpusError(
-            f"{path}, line {line}: {error}\nhint: a field that begins with a quotation mark must end with "
-            "one; marks inside it are doubled"
-        ) from None
+        raise _broken(error, path, line) from None
 
 
 def _header(
@@ -114,12 +113,13 @@ def _header(
         raise CorpusError(f"{path} is empty, or has no header; its first line names the columns")
     if "\r" in header.rstrip("\r\n"):
         raise CorpusError(f"{path} ends its lines by a bare carriage return; save it with ordinary line ends")
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     expected = _SEPARATED[file_ending(path)]
     separator = _find_separator(header, wanted, expected)
     if separator not in expected and header.count(separator):
         warnings.warn(f"{path}: its fields are cut by {separator!r}, as its header is", stacklevel=2)
-    read = _reader(chain([header], lines), separator)
+    is_plain = separator == "\t" and "\t" in expected
+    read = _Tabbed(chain([header], lines)) if is_plain else _quoted(chain([header], lines), separator)
     return separator, [name.strip() for name in next(iter(read), [])], read
 
 
@@ -128,14 +128,12 @@ def _find_separator(header: str, wanted: Sequence[str], expected: str) -> str:
     order = sorted(SEPARATORS, key=lambda each: each not in expected)
     found = {each: [name.strip() for name in next(csv.reader([header], delimiter=each))] for each in order}
     for separator, names in found.items():
-        if wanted and all(name in names for name in wanted) and (len(names) > 1 or separator == order[0]):
+        if wanted and all(name in names for name in wanted):
             return separator
     return max(found, key=lambda each: len(found[each]))
 
 
-def _reader(lines: Iterator[str] | list[str], separator: str) -> _Reader:
-    if separator == "\t":
-        return _Tabbed(iter(lines))
+def _quoted(lines: Iterator[str], separator: str) -> _Reader:
     return csv.reader(lines, delimiter=separator, strict=True)
 
 
@@ -167,6 +165,18 @@ def _unquoted(value: str) -> str:
     inner = value[1:-1]
     is_wrapped = len(value) > 1 and value[0] == value[-1] == '"' and inner.count('"') == 2 * inner.count('""')
     return inner.replace('""', '"') if is_wrapped else value
+
+
+def _broken(error: csv.Error, path: str, line: int) -> CorpusError:
+    if "new-line" in str(error):
+        return CorpusError(
+            f"{path}, line {line}: a carriage return stands inside a field\n"
+            "hint: put the field in quotation marks, or save the file with ordinary line ends"
+        )
+    return CorpusError(
+        f"{path}, line {line}: {error}\nhint: a field that begins with a quotation mark must end with one; "
+        "marks inside it are doubled"
+    )
 
 
 def _other_number(values: Sequence[str], num_names: int, separator: str) -> str:

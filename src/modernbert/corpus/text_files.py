@@ -21,20 +21,20 @@ def text_blocks(path: str, encoding: str = "utf-8") -> Iterator[str]:
     CorpusError where the file cannot be read, or names the line of a byte that is not of that encoding.
     """
     decoder = _decoder(encoding)
-    num_lines, tail = 0, ""  # lines that have ended, and the text of the one that has not
+    num_lines = num_open = 0  # lines that have ended, and characters of the one that has not
     blocks = (block for block, _ in read_blocks(path))
     is_first = True
     for block in _with_end(blocks):
         try:
             text = decoder.decode(block or b"", final=block is None)
         except UnicodeDecodeError as error:
-            raise _undecodable(error, path, encoding, num_lines, tail, is_first) from None
+            raise _undecodable(error, path, encoding, num_lines, num_open, is_first) from None
         if not text:
             continue
         text = text.removeprefix(_BYTE_ORDER_MARK) if is_first else text
         is_first = False
         num_lines += text.count("\n")
-        tail = text[text.rfind("\n") + 1 :]
+        num_open = len(text) - text.rfind("\n") - 1 if "\n" in text else num_open + len(text)
         yield text
 
 
@@ -83,11 +83,11 @@ def _with_end(blocks: Iterator[bytes]) -> Iterator[bytes | None]:
 
 
 def _undecodable(
-    error: UnicodeDecodeError, path: str, encoding: str, num_lines: int, tail: str, is_first: bool
+    error: UnicodeDecodeError, path: str, encoding: str, num_lines: int, num_open: int, is_first: bool
 ) -> CorpusError:
-    before = tail + error.object[: error.start].decode(encoding, "replace")
+    before = error.object[: error.start].decode(encoding, "replace")
     line = num_lines + before.count("\n") + 1
-    place = len(before) - before.rfind("\n")
+    place = len(before) - before.rfind("\n") + (0 if "\n" in before else num_open)
     hint = "name the encoding, such as --encoding cp1251"
     if is_first and error.object.startswith(_UTF16):
         hint = "it looks like UTF-16: --encoding utf-16"

@@ -124,6 +124,12 @@ class Model:
         return min(limit for limit in limits if limit is not None)
 
     @property
+    def longest_possible(self) -> int:
+        """The most tokens that the positions can take, whatever limit the folder sets below that."""
+        learned = self._num_learned_positions
+        return self.config.encoder.max_positions if learned is None else learned
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The names of the methods that this model's head serves."""
         return tasks_of(self.config.head)
@@ -282,14 +288,17 @@ class Model:
         )
 
     def answer(self, question: str, context: str, *, max_length: int | None = None) -> Answer:
-        """The stretch of the context, of any length, that best answers the question."""
+        """The first of `answers`: the stretch of the context, of any length, that answers best."""
         self._require("answer")
         return self.answers(question, context, top_k=1, max_length=max_length)[0]
 
     def answers(
         self, question: str, context: str, *, top_k: int = 5, max_length: int | None = None
     ) -> list[Answer]:
-        """The best stretches, best first. Their scores and that of "no answer" here sum to at most 1."""
+        """The best stretches, best first. Their scores and that of "no answer" here sum to at most 1.
+
+        Where "no answer" beats all by more than the folder's threshold, one of empty text stands first.
+        """
         self._require("answers")
         require_positive("top_k", top_k)
         return answering.find_answers(
@@ -302,6 +311,7 @@ class Model:
                 for logits in self._engine.tokens(outside_training(self.module), sequences, label="answer")
             ],
             top_k=top_k,
+            threshold=self.pretrained.settings.no_answer_threshold,
         )
 
     def choose(self, question: str, choices: Sequence[str]) -> Choice:

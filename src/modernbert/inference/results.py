@@ -62,7 +62,10 @@ class Entity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """The stretch of a context that answers, from character `start` up to `end`, with its probability."""
+    """The stretch of a context that answers, from character `start` up to `end`, with its probability.
+
+    An empty `text` says that the context holds no answer; `start` and `end` are 0 then.
+    """
 
     text: str
     start: int

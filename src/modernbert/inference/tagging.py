@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +17,46 @@ from modernbert.inference.words import Span, first_tokens, split_words, word_spa
 from modernbert.text.chunking import Window, text_windows
 from modernbert.text.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
 # From sequences to one array of probabilities [n, C] for each of them.
 TokenScorer = Callable[[list[SequenceIds]], list[np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadText:
+    """A text as a tagger reads it, in training too.
+
+    `words` are where its words are, in characters; `first` is the token that speaks for each, None for a word
+    without one; `windows` are the sequences that hold its `num_tokens` tokens.
+    """
+
+    text: str
+    words: Sequence[Span]
+    first: Sequence[int | None]
+    num_tokens: int
+    windows: Sequence[Window]
+
+
+def read_texts(texts: Sequence[str | Sequence[str]], *, tokenizer: Tokenizer, limit: int) -> list[ReadText]:
+    """Texts in windows of at most `limit` tokens; one that comes as its words is joined by one space."""
+    joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
+    overlap = overlap_for(limit - tokenizer.template.single.num_specials)
+    found: list[ReadText] = []
+    encodings = tokenizer.encode(joined, add_special_tokens=False)
+    for given, text, encoding in zip(texts, joined, encodings, strict=True):
+        words = split_words(text, encoding.offsets) if isinstance(given, str) else word_spans(given)
+        found.append(
+            ReadText(
+                text=text,
+                words=words,
+                first=first_tokens(text, words, encoding.offsets),
+                num_tokens=len(encoding.token_ids),
+                windows=text_windows(encoding.token_ids, tokenizer.template, limit, overlap),
+            )
+        )
+    return found
 
 
 def tag_texts(
@@ -28,54 +68,52 @@ def tag_texts(
     score_tokens: TokenScorer,
 ) -> list[list[Entity]]:
     """Entities of each text; a text may come as its words, which are then joined by one space."""
-    joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
-    encodings = tokenizer.encode(joined, add_special_tokens=False)
-    words = [
-        split_words(text, encoding.offsets) if isinstance(text, str) else word_spans(text)
-        for text, encoding in zip(texts, encodings, strict=True)
+    read = read_texts(texts, tokenizer=tokenizer, limit=limit)
+    flat = [
+        SequenceIds(token_ids=window.token_ids, token_types=window.token_types)
+        for each in read
+        for window in each.windows
     ]
-    room = limit - tokenizer.template.single.num_specials
-    windows = [text_windows(e.token_ids, tokenizer.template, limit, overlap_for(room)) for e in encodings]
-    flat = [SequenceIds(token_ids=w.token_ids, token_types=w.token_types) for group in windows for w in group]
     scored = iter(score_tokens(flat))
-    seen = [
-        _best_seen(len(encoding.token_ids), group, [next(scored) for _ in group])
-        for encoding, group in zip(encodings, windows, strict=True)
-    ]
+    seen = [_best_seen(each, [next(scored) for _ in each.windows]) for each in read]
     require_finite(seen)
-    results: list[list[Entity]] = []
-    for text, spans, encoding, probabilities in zip(joined, words, encodings, seen, strict=True):
-        tagged = _tag_words(text, spans, encoding.offsets, probabilities, labels)
-        results.append(merge_entities(text, tagged))
-    return results
+    return [
+        merge_entities(each.text, _tag_words(each, probabilities, labels))
+        for each, probabilities in zip(read, seen, strict=True)
+    ]
 
 
-def _best_seen(num_tokens: int, windows: Sequence[Window], scores: Sequence[np.ndarray]) -> np.ndarray:
-    """One row for each token of the text, from the window in which it stands farthest from an edge."""
-    best = np.zeros((num_tokens, scores[0].shape[1]), dtype=np.float32)
+def best_windows(num_tokens: int, windows: Sequence[Window]) -> Int[np.ndarray, "n"]:
+    """For each token of a text the window in which it stands farthest from an edge."""
+    best = np.zeros(num_tokens, np.int64)
     distance = np.full(num_tokens, -1)
-    for window, score in zip(windows, scores, strict=True):
+    for number, window in enumerate(windows):
         inside = np.arange(window.end - window.start)
         from_left = inside + (10**9 if window.start == 0 else 0)  # the text's own edges hide nothing
         from_right = inside[::-1] + (10**9 if window.end == num_tokens else 0)
         here = np.minimum(from_left, from_right)
-        is_better = here > distance[window.start : window.end]
-        rows = window.start + inside[is_better]
-        best[rows] = score[window.body_start + inside[is_better]]
-        distance[rows] = here[is_better]
+        tokens = window.start + np.flatnonzero(here > distance[window.start : window.end])
+        best[tokens] = number
+        distance[tokens] = here[tokens - window.start]
     return best
 
 
+def _best_seen(read: ReadText, scores: Sequence[Float[np.ndarray, "m C"]]) -> Float[np.ndarray, "n C"]:
+    """One row for each token of the text, from the window that sees it best."""
+    best = best_windows(read.num_tokens, read.windows)
+    rows = np.zeros((read.num_tokens, scores[0].shape[1]), np.float32)
+    for number, (window, score) in enumerate(zip(read.windows, scores, strict=True)):
+        inside = np.flatnonzero(best[window.start : window.end] == number)
+        rows[window.start + inside] = score[window.body_start + inside]
+    return rows
+
+
 def _tag_words(
-    text: str,
-    words: Sequence[Span],
-    offsets: Sequence[Span],
-    probabilities: np.ndarray,
-    labels: Sequence[str],
+    read: ReadText, probabilities: Float[np.ndarray, "n C"], labels: Sequence[str]
 ) -> list[TaggedWord]:
     """A word has the label of its first token, as in training; a word without a token has none."""
     tagged: list[TaggedWord] = []
-    for (start, end), token in zip(words, first_tokens(text, words, offsets), strict=True):
+    for (start, end), token in zip(read.words, read.first, strict=True):
         if token is not None:
             label = int(probabilities[token].argmax())
             score = float(probabilities[token, label])

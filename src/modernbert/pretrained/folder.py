@@ -54,8 +54,8 @@ _MOST_TRIES = 5
 _SET_ANEW = frozenset(
     """
     attention_out_dropout dtype global_attn_every_n_layers head_dim id2label label2id layer_norm_eps
-    num_labels problem_type sbert_ce_default_activation_function sentence_transformers sliding_window
-    transformers_version
+    null_score_diff_threshold num_labels problem_type sbert_ce_default_activation_function
+    sentence_transformers sliding_window transformers_version
     """.split()  # noqa: SIM905
 )
 # Buffers that older releases wrote; they follow from the configuration.
@@ -310,7 +310,7 @@ def _foreign_config(config: ModelConfig, foreign: Mapping[str, Any]) -> tuple[di
 
 
 def _own_config(model: Pretrained) -> dict[str, Any]:
-    text = {name: value for name, value in vars(model.settings).items() if value}
+    text = {name: value for name, value in vars(model.settings).items() if value or isinstance(value, float)}
     parts_by_kind((*ALL_PARTS, *(type(part) for part in parts_in(model.config))))  # or it could not be read
     return {"model_type": OWN_MODEL_TYPE, "model": to_json(model.config), "text": text}
 

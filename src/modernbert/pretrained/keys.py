@@ -20,9 +20,10 @@ HARMLESS = frozenset(  # words in lines, not one a line
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures auto_map
     bos_token_id chunk_size_feed_forward cls_token_id compile_model deterministic_flash_attn
     directionality dtype eos_token_id finetuning_task gradient_checkpointing id2label
-    initializer_cutoff_factor initializer_range label2id mask_token_id model_type num_labels
-    output_attentions output_hidden_states output_past pad_token_id pooler_fc_size
-    pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type problem_type
+    initializer_cutoff_factor initializer_range label2id mask_token_id model_type
+    null_score_diff_threshold num_labels output_attentions output_hidden_states output_past pad_token_id
+    pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
+    problem_type
     reference_compile repad_logits_with_grad return_dict sbert_ce_default_activation_function
     sentence_transformers sep_token_id sparse_pred_ignore_index sparse_prediction task_specific_params
     tf_legacy_loss tie_last_hidden_states tokenizer_class torch_dtype torchscript transformers_version

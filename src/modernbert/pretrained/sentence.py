@@ -25,6 +25,7 @@ from modernbert.pretrained.keys import Keys
 from modernbert.pretrained.settings import (
     CLASS_PATHS,
     SETTINGS_FILE,
+    THRESHOLD_KEY,
     TRANSFORMER_FILES,
     TextSettings,
     activation_named,
@@ -99,9 +100,12 @@ def read_modules(folder: Path, *, strict: bool = False) -> tuple[HeadPart | None
 
 def config_keys(settings: TextSettings) -> dict[str, Any]:
     """What the settings add to config.json, where Sentence Transformers looks for a reranker's activation."""
-    if settings.activation is None:
-        return {}
-    return {"sentence_transformers": {"activation_fn": CLASS_PATHS[settings.activation]}}
+    keys: dict[str, Any] = {}
+    if settings.activation is not None:
+        keys["sentence_transformers"] = {"activation_fn": CLASS_PATHS[settings.activation]}
+    if settings.no_answer_threshold is not None:
+        keys[THRESHOLD_KEY] = settings.no_answer_threshold
+    return keys
 
 
 def write_modules(

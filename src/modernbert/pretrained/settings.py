@@ -29,6 +29,8 @@ CLASS_PATHS = {
     "sigmoid": "torch.nn.modules.activation.Sigmoid",
     "silu": "torch.nn.modules.activation.SiLU",
 }
+# In config.json, where transformers keeps and ignores it; its fine-tuning scripts call the option so.
+THRESHOLD_KEY = "null_score_diff_threshold"
 _NONE = (None, False, "", [], {})
 # Late interaction that adds tokens to texts, or leaves some out, as Sentence Transformers and PyLate say it.
 _EXPANSIONS = dict.fromkeys(
@@ -67,7 +69,8 @@ class TextSettings:
     `prompts` are put before texts by name; `max_seq_length` limits texts, in tokens, below what the model
     could take, `query_length` and `document_length` those under the prompt of that name; `dimensions` says
     how many numbers of a vector are kept; `activation` is what a reranker's scores go through ("sigmoid",
-    "identity", or None where nothing is said).
+    "identity", or None where nothing is said). A context holds no answer where the logit of none is above
+    that of the best stretch by more than `no_answer_threshold` (None: there always is one).
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -79,6 +82,7 @@ class TextSettings:
     dimensions: int | None = None
     similarity: str | None = None
     activation: str | None = None
+    no_answer_threshold: float | None = None
 
     def length_for(self, prompt: str | None) -> int | None:
         """The most tokens of a text that is embedded under the prompt of that name, where it has a limit."""
@@ -107,6 +111,7 @@ def read_settings(folder: Path, config: Mapping[str, Any], *, strict: bool = Fal
         dimensions=own.count("truncate_dim", None),
         similarity=own.take("similarity_fn_name", None, (str, type(None))),
         activation=_read_activation(own, config, folder),
+        no_answer_threshold=_number(Keys(config, str(folder / "config.json")), THRESHOLD_KEY),
     )
     own.finish(strict=strict)
     call.finish(strict=strict)
@@ -127,6 +132,7 @@ def own_settings(text: Any, source: str) -> TextSettings:
         dimensions=keys.count("dimensions", None),
         similarity=keys.take("similarity", None, words),
         activation=keys.take("activation", None, words),
+        no_answer_threshold=_number(keys, "no_answer_threshold"),
     )
     if settings.activation not in (None, *ACTIVATIONS):
         raise ConfigError(f"{keys.source}: unknown activation {settings.activation!r}")
@@ -178,6 +184,11 @@ def _read_prompts(keys: Keys) -> dict[str, str]:
     found = keys.inner("prompts")
     prompts = {name: found.take(name, "", (str, type(None))) for name in found.raw}
     return {name: prompt for name, prompt in prompts.items() if prompt is not None}
+
+
+def _number(keys: Keys, name: str) -> float | None:
+    found = keys.take(name, None, (float, int, type(None)))
+    return None if found is None else float(found)
 
 
 def _read_activation(own: Keys, config: Mapping[str, Any], folder: Path) -> str | None:

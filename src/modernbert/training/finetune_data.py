@@ -26,7 +26,7 @@ def gather(config: TaskConfig, sources: Sources, folder: Path, *, seed: int, not
         notes.lines += json.loads(done.read_text())
         return
     folder.mkdir(parents=True, exist_ok=True)
-    whole = Rows.write(folder / "whole.jsonl", config.read(sources.train))
+    whole = Rows.write(folder / "whole.jsonl", config.read(sources.train, notes))
     if len(whole) == 0:
         raise CorpusError(f"{sources.train} has no rows")
     shares = {
@@ -55,7 +55,7 @@ def gather(config: TaskConfig, sources: Sources, folder: Path, *, seed: int, not
         notes.add(f"{Path(sources.train).name} was split by seed {seed}: {counts}")
     for name, given in (("dev", sources.dev), ("test", sources.test)):
         if given is not None:
-            Rows.write(folder / f"{name}.jsonl", config.read(given))
+            Rows.write(folder / f"{name}.jsonl", config.read(given, notes))
     (folder / "whole.jsonl").unlink()
     _note_shared(config, folder, notes)
     write_atomic(done, json.dumps(notes.lines))

@@ -283,8 +283,8 @@ def _prepare(
         room = model.longest_possible
         if limit > room:
             raise TrainingError(
-                f"max_length={limit} is more than the {room} tokens that {base} can take; leave it out, or name "
-                "a model of longer texts"
+                f"max_length={limit} is more than the {room} tokens that {base} can take; leave it out, or "
+                "name a model of longer texts"
             )
         ours = replace(ours, settings=replace(ours.settings, max_seq_length=limit))
         model = _model(ours, group, switches)

@@ -39,7 +39,7 @@ def model_with(folder, labels, problem="single_label"):
 def rows_of(tmp_path, content, name="x.csv", **words):
     (tmp_path / name).write_text(content)
     config = Classify(**words)
-    return config, Rows.write(tmp_path / "rows.jsonl", config.read(str(tmp_path / name)))
+    return config, Rows.write(tmp_path / "rows.jsonl", config.read(str(tmp_path / name), Notes()))
 
 
 def prepared(config, rows, **parts):

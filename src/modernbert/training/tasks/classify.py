@@ -58,7 +58,7 @@ class Classify:
     encoding: str = "utf-8"
     name: str = "classify"
 
-    def read(self, source: str) -> Iterator[Row]:
+    def read(self, source: str, notes: Notes) -> Iterator[Row]:
         """Rows of "text", "second" where there are pairs, and "label"."""
         columns = [Column(name=self.text, role="text"), Column(name=self.label, role="label")]
         if self.second is not None:
@@ -71,9 +71,9 @@ class Classify:
         """The labels; values and sets of labels are split at random."""
         return rows.column("label") if self.problem == "single_label" else None
 
-    def groups(self, rows: Rows) -> Sequence[str] | None:
+    def groups(self, rows: Rows) -> Iterable[str] | None:
         """The texts: of two rows with the same text one would give away the other's label."""
-        return [_key(row) for row in rows]
+        return map(_key, rows)
 
     def texts(self, row: Row) -> Sequence[str]:
         """The text, or both of a pair."""

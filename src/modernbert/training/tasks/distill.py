@@ -57,7 +57,7 @@ class Distill:
     pack_tokens: int = 8192
     name: str = "distill"
 
-    def read(self, source: str) -> Iterator[Row]:
+    def read(self, source: str, notes: Notes) -> Iterator[Row]:
         """Rows of "text"."""
         return read_table(source, [Column(name=self.text, role="text")], encoding=self.encoding)
 
@@ -65,9 +65,9 @@ class Distill:
         """None: texts are alike."""
         return None
 
-    def groups(self, rows: Rows) -> Sequence[str] | None:
+    def groups(self, rows: Rows) -> Iterable[str] | None:
         """The texts, so that none is on both sides."""
-        return rows.column("text")
+        return (row["text"] for row in rows)
 
     def texts(self, row: Row) -> Sequence[str]:
         """The text."""

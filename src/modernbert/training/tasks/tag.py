@@ -79,9 +79,9 @@ class Tag:
         counts = Counter(label for of_row in labels for label in of_row)
         return [min(of_row, key=lambda label: (counts[label], label), default="") for of_row in labels]
 
-    def groups(self, rows: Rows) -> Sequence[str] | None:
+    def groups(self, rows: Rows) -> Iterable[str] | None:
         """The texts: of two rows with the same text one would give away the other's tags."""
-        return [" ".join(self.texts(row)[0].lower().split()) for row in rows]
+        return (" ".join(self.texts(row)[0].lower().split()) for row in rows)
 
     def texts(self, row: Row) -> Sequence[str]:
         """The text, or its words joined by blanks."""

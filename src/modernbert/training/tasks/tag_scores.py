@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from modernbert.inference.pipeline import Model
 from modernbert.inference.words import Span, split_words, word_spans
-from modernbert.metrics.classification import ClassFigures, report_rows
+from modernbert.metrics.classification import report_rows
+from modernbert.metrics.entities import Pair, Place, count, figures
 from modernbert.report_plots import class_bars
 from modernbert.training.tables import has_pictures, table
 from modernbert.training.tasks.tag_words import spans_of, tags_of_spans, text_or_words
@@ -22,9 +23,6 @@ from modernbert.training.tasks.task import Evaluation, ReportContext, Section
 if TYPE_CHECKING:
     from modernbert.corpus.labelled import Row, Rows
 
-Place = tuple[str, int, int]  # label, start, end
-# What is wanted of a text, and what was given.
-Pair = tuple[set[Place], set[Place]]
 _SHOWN = ("f1", "precision", "recall", "macro_f1")
 _OTHER_LABEL, _OTHER_BOUNDS, _BOTH = "another label", "other bounds", "another label and other bounds"
 _MISSED, _INVENTED = "missed", "found where there is none"
@@ -42,35 +40,7 @@ def evaluate(model: Model, rows: Rows) -> Evaluation:
         if "words" in row:
             prediction["predicted_tags"], _ = tags_of_spans(word_spans(row["words"]), given)
         predictions.append(prediction)
-    return Evaluation(figures=figures(_pairs(predictions)), predictions=predictions)
-
-
-def figures(pairs: Iterable[Pair]) -> dict[str, float]:
-    """F1, precision and recall over all entities, and the mean F1 of the labels."""
-    whole, each = count(pairs)
-    return {
-        "f1": whole.f1,
-        "precision": whole.precision,
-        "recall": whole.recall,
-        "macro_f1": sum(one.f1 for one in each.values()) / max(len(each), 1),
-    }
-
-
-def count(pairs: Iterable[Pair]) -> tuple[ClassFigures, dict[str, ClassFigures]]:
-    """Figures of all entities together (micro), and of each label that is wanted or was given.
-
-    As seqeval's, and the script's of CoNLL 2000 (Tjong Kim Sang and Buchholz 2000), which it follows.
-    """
-    right, given, real = Counter[str](), Counter[str](), Counter[str]()
-    for wanted, found in pairs:
-        right.update(label for label, _, _ in wanted & found)
-        given.update(label for label, _, _ in found)
-        real.update(label for label, _, _ in wanted)
-    each = {
-        label: _of_counts(right[label], given[label], real[label])
-        for label in sorted(given.keys() | real.keys())
-    }
-    return _of_counts(right.total(), given.total(), real.total()), each
+    return Evaluation(figures=figures(*count(_pairs(predictions))), predictions=predictions)
 
 
 def report(context: ReportContext) -> list[Section]:
@@ -83,7 +53,7 @@ def report(context: ReportContext) -> list[Section]:
         for part, evaluation in (("test", context.test), ("dev", context.dev))
         if evaluation is not None
     ]
-    known = figures(known_names(context.parts.train, rows))
+    known = figures(*count(known_names(context.parts.train, rows)))
     lines.append((f"names known from training, {name}", *(known[each] for each in _SHOWN)))
     sizes = ", ".join(f"{len(part):,} rows {kind}" for kind, part in context.parts.items())
     text = (
@@ -200,15 +170,6 @@ def _in_order(places: set[Place]) -> list[Place]:
 
 def _words(row: Row) -> list[Span]:
     return word_spans(row["words"]) if "words" in row else split_words(row["text"], ())
-
-
-def _of_counts(right: int, given: int, real: int) -> ClassFigures:
-    return ClassFigures(
-        precision=right / given if given else 0.0,
-        recall=right / real if real else 0.0,
-        f1=2 * right / (given + real) if given + real else 0.0,
-        support=real,
-    )
 
 
 def _named(text: str, place: Place | None) -> str:

@@ -99,15 +99,15 @@ class TaskConfig(Protocol):
         """Such as "classify"."""
         ...
 
-    def read(self, source: str) -> Iterator[Row]:
-        """The rows of a file; CorpusError names what is wrong in it."""
+    def read(self, source: str, notes: Notes) -> Iterator[Row]:
+        """The rows of a file; what was mended is noted. CorpusError names what is wrong in it."""
         ...
 
     def strata(self, rows: Rows) -> Sequence[str] | None:
         """What a split keeps the shares of, a value a row; None where rows are alike."""
         ...
 
-    def groups(self, rows: Rows) -> Sequence[str] | None:
+    def groups(self, rows: Rows) -> Iterable[str] | None:
         """What a split keeps on one side: rows of one group; None where each stands alone."""
         ...
 
