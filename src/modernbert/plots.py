@@ -70,14 +70,14 @@ class Panel:
 
 
 def curves(panels: Sequence[Panel], path: Path, *, title: str, x_label: str) -> None:
-    """Draw panels three to a row, with one x axis, into a PNG file.
+    """Draw panels, mostly three to a row, with one x axis, into a PNG file.
 
     Raises InputError where there is nothing to draw, ModernBertError without matplotlib.
     """
     drawn = [panel for panel in panels if any(panel.lines.values())]
     if not drawn:
         raise InputError("there is nothing to draw yet: no line has a point")
-    num_columns = min(3, len(drawn))
+    num_columns = 2 if len(drawn) == 4 else min(3, len(drawn))
     num_rows = -(-len(drawn) // num_columns)
     figure = new_figure(5.2 * num_columns, 0.5 + 3.4 * num_rows)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)

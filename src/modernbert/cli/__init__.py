@@ -18,6 +18,8 @@ from modernbert import __version__
 from modernbert.cli.ask import answer, classify, fill_mask, rerank, tag
 from modernbert.cli.corpus import shard, tokenizer
 from modernbert.cli.finetune import distill, finetune
+from modernbert.cli.finetune_tokens import answer as finetune_answer
+from modernbert.cli.finetune_tokens import tag as finetune_tag
 from modernbert.cli.folders import convert, info
 from modernbert.cli.output import in_options, note
 from modernbert.cli.surgery import average, resize, tile
@@ -117,3 +119,5 @@ VERBS = (
 )
 for verb in VERBS:
     verbs.add_command(verb)
+for task in (finetune_tag, finetune_answer):
+    finetune.add_command(task)
