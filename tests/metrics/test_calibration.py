@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from scipy import optimize, special
+from sklearn.metrics import brier_score_loss
 
-from modernbert.metrics.calibration import calibration_error, fit_temperature, reliability
+from modernbert.metrics.calibration import brier_score, calibration_error, fit_temperature, reliability
 
 
 def test_the_error_is_the_distance_of_accuracy_and_confidence():
@@ -42,3 +43,20 @@ def test_the_temperature_is_where_scipy_finds_the_least_loss(temperature):
 
 def test_logits_that_are_always_right_get_the_lowest_temperature():
     assert fit_temperature(np.array([[2.0, 0.0], [0.0, 3.0]]), np.array([0, 1])) == pytest.approx(0.05)
+
+
+def test_the_score_of_brier_is_scikit_learns():
+    numbers = np.random.default_rng(3)
+    labels, probabilities = (
+        numbers.integers(4, size=200),
+        special.softmax(numbers.standard_normal((200, 4)), axis=1),
+    )
+    wanted = brier_score_loss(labels, probabilities, scale_by_half=False)
+    assert brier_score(labels, probabilities) == pytest.approx(wanted, abs=1e-12)
+    assert brier_score(np.array([1]), np.array([[1.0, 0.0]])) == 2.0
+
+
+def test_without_rows_nothing_is_wrong_and_the_temperature_changes_nothing():
+    labels, scores = np.zeros(0, int), np.zeros((0, 3))
+    assert calibration_error(labels, scores) == brier_score(labels, scores) == 0.0
+    assert fit_temperature(scores, labels) == 1.0

@@ -42,12 +42,24 @@ def reliability(
     ]
 
 
+def brier_score(labels: Int[np.ndarray, "N"], probabilities: Float[np.ndarray, "N C"]) -> float:
+    """The mean squared distance of the probabilities to 1 for the label and 0 for the others, from 0 to 2.
+
+    Brier 1950, over all classes. 0 without a row.
+    """
+    wanted = np.arange(probabilities.shape[1]) == labels[:, None]
+    return float(((probabilities - wanted) ** 2).sum()) / max(len(labels), 1)
+
+
 def fit_temperature(logits: Float[np.ndarray, "N C"], labels: Int[np.ndarray, "N"]) -> float:
     """The T for which softmax(logits / T) has the smallest negative log-likelihood, from 0.05 to 20.
 
     Guo et al. 2017 (arXiv 1706.04599, section 4.2). The loss is convex in 1 / T, so halving
-    finds where its slope is 0. Logits that are right in every row would have T go to 0, and get the lowest.
+    finds where its slope is 0. Logits that are right in every row would have T go to 0, and get the lowest;
+    without a row it is 1.
     """
+    if not len(labels):
+        return 1.0
     wanted = logits[np.arange(len(labels)), labels]
     low, high = 1 / _HIGHEST, 1 / _LOWEST
     for _ in range(_NUM_HALVINGS):

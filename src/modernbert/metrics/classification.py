@@ -28,6 +28,16 @@ class ClassFigures:
     support: int
 
 
+def of_counts(right: int, given: int, real: int) -> ClassFigures:
+    """Figures of what was right, of what was given, and of what there really is."""
+    return ClassFigures(
+        precision=right / given if given else 0.0,
+        recall=right / real if real else 0.0,
+        f1=2 * right / (given + real) if given + real else 0.0,
+        support=real,
+    )
+
+
 def confusion(
     labels: Int[np.ndarray, "N"], predicted: Int[np.ndarray, "N"], num: int
 ) -> Int[np.ndarray, "C C"]:
@@ -38,13 +48,14 @@ def confusion(
 def per_class(counts: Int[np.ndarray, "C C"]) -> list[ClassFigures]:
     """Figures of each class from the table of `confusion`."""
     right, given, real = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
-    return [_figures(int(r), int(g), int(n)) for r, g, n in zip(right, given, real, strict=True)]
+    return [of_counts(int(r), int(g), int(n)) for r, g, n in zip(right, given, real, strict=True)]
 
 
 def classes(labels: Int[np.ndarray, "N"], probabilities: Float[np.ndarray, "N C"]) -> dict[str, float]:
     """Accuracy, F1 (macro and weighted), Matthews' correlation and the area under the ROC curve.
 
-    A label of -1 is one that the model does not know: the row counts as wrong, and not towards any class.
+    F1 over all rows together (micro) is the accuracy. A label of -1 is one that the model does not know: the
+    row counts as wrong, and not towards any class.
     """
     predicted, num = probabilities.argmax(axis=1), probabilities.shape[1]
     is_known = labels >= 0
@@ -103,7 +114,7 @@ def label_sets(labels: Bool[np.ndarray, "N C"], predicted: Bool[np.ndarray, "N C
     right = int((labels & predicted).sum())
     each = set_figures(labels, predicted)
     return {
-        "micro_f1": _figures(right, int(predicted.sum()), int(labels.sum())).f1,
+        "micro_f1": of_counts(right, int(predicted.sum()), int(labels.sum())).f1,
         "macro_f1": float(np.mean([one.f1 for one in each])),
         "subset_accuracy": float((labels == predicted).all(axis=1).mean()) if len(labels) else 0.0,
     }
@@ -112,7 +123,7 @@ def label_sets(labels: Bool[np.ndarray, "N C"], predicted: Bool[np.ndarray, "N C
 def set_figures(labels: Bool[np.ndarray, "N C"], predicted: Bool[np.ndarray, "N C"]) -> list[ClassFigures]:
     """Figures of each label where any number of them may hold."""
     triples = zip((labels & predicted).sum(axis=0), predicted.sum(axis=0), labels.sum(axis=0), strict=True)
-    return [_figures(int(right), int(given), int(real)) for right, given, real in triples]
+    return [of_counts(int(right), int(given), int(real)) for right, given, real in triples]
 
 
 def best_threshold(is_right: Bool[np.ndarray, "N"], scores: Float[np.ndarray, "N"]) -> float:
@@ -141,15 +152,6 @@ def values(wanted: Float[np.ndarray, "N"], given: Float[np.ndarray, "N"]) -> dic
         "mae": float(np.abs(error).mean()),
         "r2": 1.0 - float((error**2).sum()) / spread if spread > 0 else 0.0,
     }
-
-
-def _figures(right: int, given: int, real: int) -> ClassFigures:
-    return ClassFigures(
-        precision=right / given if given else 0.0,
-        recall=right / real if real else 0.0,
-        f1=2 * right / (given + real) if given + real else 0.0,
-        support=real,
-    )
 
 
 def _area(is_of_class: Bool[np.ndarray, "N"], scores: Float[np.ndarray, "N"]) -> float | None:
