@@ -129,7 +129,7 @@ PAGES = (
         title="Fine-tuning",
         about="A task, the rows of a file, and how to learn from them.",
         module="modernbert",
-        members=("finetune", "Sources", "Finetuning", "Sweep", "Classify", "Distill"),
+        members=("finetune", "Sources", "Finetuning", "Sweep", "Classify", "Tag", "FindAnswers", "Distill"),
     ),
     Page(
         name="optimizers",

@@ -16,7 +16,7 @@ PUBLIC = {
     "PreNormConfig", "Recipe", "RmsNormConfig", "RotaryConfig", "Shards", "SpanHeadConfig", "TagHeadConfig",
     "TokenEmbedHeadConfig", "Tokenizer", "TransformConfig", "attend", "load", "new", "pretrain",
     "train_tokenizer", "write_shards",
-    "Classify", "Distill", "Finetuning", "ProbeConfig", "Sources", "Sweep", "finetune",
+    "Classify", "Distill", "Finetuning", "ProbeConfig", "FindAnswers", "Sources", "Sweep", "Tag", "finetune",
 }
 # fmt: on
 

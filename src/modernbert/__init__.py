@@ -44,8 +44,10 @@ if TYPE_CHECKING:
     from modernbert.training.recipe import Phase, Recipe
     from modernbert.training.run import pretrain
     from modernbert.training.sweep import Sweep
+    from modernbert.training.tasks.answer import FindAnswers
     from modernbert.training.tasks.classify import Classify
     from modernbert.training.tasks.distill import Distill
+    from modernbert.training.tasks.tag import Tag
 
 __version__ = "0.1.0"
 
@@ -60,6 +62,7 @@ _HOME_OF = {
     "EmbeddingConfig": "encoder.embedding",
     "Encoder": "encoder.encoder",
     "EncoderConfig": "encoder.encoder",
+    "FindAnswers": "training.tasks.answer",
     "Finetuning": "training.finetuning",
     "GluConfig": "encoder.mlp",
     "InitConfig": "encoder.init",
@@ -86,6 +89,7 @@ _HOME_OF = {
     "Sources": "training.finetune_run",
     "SpanHeadConfig": "heads.tokens",
     "Sweep": "training.sweep",
+    "Tag": "training.tasks.tag",
     "TagHeadConfig": "heads.tokens",
     "TokenEmbedHeadConfig": "heads.embed",
     "Tokenizer": "text.tokenizer",
@@ -111,6 +115,7 @@ __all__ = [
     "EmbeddingConfig",
     "Encoder",
     "EncoderConfig",
+    "FindAnswers",
     "Finetuning",
     "GluConfig",
     "InitConfig",
@@ -136,6 +141,7 @@ __all__ = [
     "Sources",
     "SpanHeadConfig",
     "Sweep",
+    "Tag",
     "TagHeadConfig",
     "TokenEmbedHeadConfig",
     "Tokenizer",

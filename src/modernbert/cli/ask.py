@@ -218,7 +218,10 @@ def answer(
         for rank, each in enumerate(found, start=1):
             print_json({"question": question, "rank": rank, **asdict(each)})
         return
-    print_table([number(each.score), f"{each.start}-{each.end}", each.text] for each in found)
+    print_table(
+        [number(each.score), f"{each.start}-{each.end}", each.text or "(no answer in this context)"]
+        for each in found
+    )
 
 
 def _print_fills(text: str, fills: list[Fill]) -> None:

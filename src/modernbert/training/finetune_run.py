@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from modernbert import bundled
+from modernbert.corpus.digests import digest
 from modernbert.corpus.labelled import Rows
 from modernbert.errors import TrainingError
 from modernbert.files import fsync_folder, held, sha256, write_atomic
@@ -40,7 +41,7 @@ from modernbert.training.recipe import as_data, require_same
 from modernbert.training.report import draw_progress, write_report
 from modernbert.training.run import RECIPE, Switches, compile_or_say
 from modernbert.training.sweep import Sweep, trials
-from modernbert.training.tasks.task import Notes, Parts, Task, TaskConfig
+from modernbert.training.tasks.task import BeginsItself, Notes, Parts, Task, TaskConfig
 
 DATA, BEST, RESULT, CHECKPOINTS = "data", "best", "result", loop.CHECKPOINTS
 _PACKAGES = ("modernbert", "torch", "numpy", "tokenizers")
@@ -276,7 +277,9 @@ def _prepare(
     )
     task = config.prepare(parts, notes)
     pretrained = read_folder(base, dtype=torch.float32)
-    ours = with_head(pretrained, task.head, seed=settings.seed)
+    begins = isinstance(task, BeginsItself)
+    seed = settings.seed
+    ours = task.begin(pretrained, seed=seed) if begins else with_head(pretrained, task.head, seed=seed)
     model = _model(ours, group, switches)
     limit = settings.max_length or model.max_length
     if limit > model.max_length:  # more than the folder says, and perhaps than it could take
@@ -367,13 +370,23 @@ def _adapt(
     width = read_folder(base).config.encoder.hidden_size
     return adapt(
         base,
-        (text for row in rows for text in task.texts(row)),
+        _different(text for row in rows for text in task.texts(row)),
         work / "adapt",
         passes=settings.adapt_passes,
         learning_rate=settings.rate_for(width),
         seed=settings.seed,
         switches=switches,
     )
+
+
+def _different(texts: Iterable[str]) -> Iterator[str]:
+    """Each text once: many questions have one context."""
+    seen: set[bytes] = set()
+    for text in texts:
+        found = digest(text)
+        if found not in seen:
+            seen.add(found)
+            yield text
 
 
 def _recipe(

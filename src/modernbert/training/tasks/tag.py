@@ -60,7 +60,7 @@ class Tag:
     encoding: str = "utf-8"
     name: str = "tag"
 
-    def read(self, source: str, notes: Notes | None = None) -> Iterator[Row]:
+    def read(self, source: str, notes: Notes) -> Iterator[Row]:
         """Rows of "words" and "tags" in IOB2, or of "text" and "spans"; what was mended is noted."""
         named = {name: getattr(self, name) for name in ("words", "tags", "text", "spans")}
         columns = replace(
@@ -69,9 +69,8 @@ class Tag:
         )
         summary = TagSummary()
         yield from read_tagged(source, columns=columns, encoding=self.encoding, summary=summary)
-        if notes is not None:
-            for line in summary.lines():
-                notes.add(f"{source}: {line}")
+        for line in summary.lines():
+            notes.add(f"{source}: {line}")
 
     def strata(self, rows: Rows) -> Sequence[str] | None:
         """The rarest label of each row, so that rare ones are in every part."""

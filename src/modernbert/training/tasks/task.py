@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modernbert.heads.model import HeadPart
     from modernbert.heads.transform import TransformConfig
     from modernbert.inference.pipeline import Model
+    from modernbert.pretrained.folder import Pretrained
     from modernbert.training.examples import Example
 
 
@@ -160,4 +161,13 @@ class Task(Protocol):
 
     def report(self, context: ReportContext) -> Sequence[Section]:
         """Sections of report.md, with their pictures drawn."""
+        ...
+
+
+@runtime_checkable
+class BeginsItself(Protocol):
+    """A task that needs more of a model than a new head: its old one, or prompts in its settings."""
+
+    def begin(self, pretrained: Pretrained, *, seed: int) -> Pretrained:
+        """The model as it learns; new weights are drawn by `seed`."""
         ...
