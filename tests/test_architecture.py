@@ -39,6 +39,7 @@ OWNERS = {
     "fastapi": ("server/",),
     "matplotlib": ("plots.py", "report_plots.py"),
     "sklearn": ("training/baseline.py",),
+    "scipy": ("training/baseline.py",),
     "tensorboard": ("training/journal.py",),
     "torch.utils.tensorboard": ("training/journal.py",),
     "optimi": ("training/stable_adamw.py",),

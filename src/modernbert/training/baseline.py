@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 50_000
 # Characters of all texts together whose words, and whose characters, are counted.
-MOST_FOR_WORDS, MOST_FOR_CHARACTERS = 30_000_000, 6_000_000
+MOST_FOR_WORDS, MOST_FOR_CHARACTERS = 25_000_000, 5_000_000
 _VIEWS: tuple[tuple[int, Mapping[str, Any]], ...] = (
     (MOST_FOR_WORDS, {"ngram_range": (1, 2)}),
     (MOST_FOR_CHARACTERS, {"analyzer": "char_wb", "ngram_range": (2, 4)}),

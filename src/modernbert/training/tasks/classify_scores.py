@@ -182,7 +182,12 @@ _CONSTANT = {
 
 def _words(baseline: Baseline) -> str:
     sample = f", a sample of {baseline.num_rows:,} rows" if baseline.num_rows == MOST_ROWS else ""
-    return f"TF-IDF and a linear model{sample}"
+    read = "".join(
+        f", {kind} of the first {most:,} characters of a text"
+        for kind, most in zip(("words", "letters"), baseline.read, strict=True)
+        if most is not None
+    )
+    return f"TF-IDF and a linear model{sample}{read}"
 
 
 def _baseline(train: Rows, held: Rows, labels: Sequence[str], problem: Problem, seed: int) -> Baseline:
