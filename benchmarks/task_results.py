@@ -157,7 +157,7 @@ def run(arguments: argparse.Namespace, name: str, seed: int) -> None:
     also: dict[str, float] = {}
     if each.also is not None:
         also = each.also([json.loads(line) for line in (out / "predictions.jsonl").open(encoding="utf-8")])
-    beside = found["beside"].get(BASELINE, {})
+    beside = next((each for name, each in found["beside"].items() if name.startswith(BASELINE)), {})
     rows.append(
         key
         | {

@@ -10,8 +10,9 @@ from typing import Any
 from modernbert.files import file_being_written, write_atomic
 from modernbert.inference.pipeline import Model
 from modernbert.plots import Panel, curves
-from modernbert.report_plots import trials_picture
+from modernbert.report_plots import sweep_picture, trials_picture
 from modernbert.training import journal
+from modernbert.training.sweep import FACTORS, by_value
 from modernbert.training.tables import has_pictures, table
 from modernbert.training.tasks.task import Notes, Parts, ReportContext, Section, Task
 
@@ -127,7 +128,12 @@ def _about_sweep(folder: Path, tried: Sequence[Mapping[str, Any]], metric: str) 
     text = f"The best of {len(tried)} was kept, by {metric} on the dev part.\n\n"
     pictures: list[str] = []
     if has_pictures():
-        trials_picture({each["trial"]: each["best"] for each in tried}, folder / SWEEP, metric=metric)
+        scores = {each["trial"]: each["best"] for each in tried}
+        setting, lines = by_value(scores)
+        if setting in FACTORS:
+            sweep_picture(lines, folder / SWEEP, setting=setting, metric=metric)
+        else:
+            trials_picture(scores, folder / SWEEP, metric=metric)
         pictures.append(SWEEP)
     return [
         Section(

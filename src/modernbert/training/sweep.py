@@ -19,6 +19,8 @@ FIELDS: Mapping[str, str] = {
     "freeze": "num_frozen_layers",
     "seed": "seed",
 }
+# Those that are never 0, and so have a place on a logarithmic axis.
+FACTORS = frozenset({"lr", "batch-size", "layer-decay"})
 _WHOLE = frozenset({"epochs", "batch_size", "num_frozen_layers", "seed"})
 
 
@@ -53,6 +55,16 @@ def trials(settings: Finetuning, sweep: Sweep | None) -> dict[str, Finetuning]:
         label = ",".join(f"{words[name]}={value:g}" for name, value in chosen.items())
         found[label] = replace(settings, **chosen)
     return found
+
+
+def by_value(scores: Mapping[str, float]) -> tuple[str, dict[str, list[tuple[float, float]]]]:
+    """The first setting's word, and its points (value, score) for each choice of the others."""
+    setting, lines = "", dict[str, list[tuple[float, float]]]()
+    for label, score in scores.items():
+        first, _, rest = label.partition(",")
+        setting, _, value = first.partition("=")
+        lines.setdefault(rest, []).append((float(value), score))
+    return setting, lines
 
 
 def parse_sweep(words: Sequence[str]) -> Sweep | None:
