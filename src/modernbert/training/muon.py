@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from modernbert.training.parallel import share_of, whole
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
@@ -37,7 +39,8 @@ ADAMW_SIZE = 0.2  # the root mean square of AdamW's steps, before the learning r
 class Muon(Optimizer):
     """The formula above for `matrices` and torch's AdamW for `others`, so that loops and checkpoints see one.
 
-    Works on whole parameters and on shares of them (DTensor), for which processes exchange whole matrices.
+    Works on whole parameters and on shares of them (DTensor). Of those every process gathers each matrix once
+    and iterates on all of it: that takes one exchange a matrix, iterating on shares takes thirteen.
     """
 
     def __init__(
@@ -77,13 +80,20 @@ class Muon(Optimizer):
     def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         mean, momentum = self.state[parameter]["momentum_buffer"], group["momentum"]
         mean.lerp_(gradient, 1.0 - momentum)
-        update = orthogonalized(gradient.lerp(mean, momentum) if group["is_nesterov"] else mean)
+        smoothed = gradient.lerp(mean, momentum) if group["is_nesterov"] else mean
+        update = orthogonalized(whole(smoothed))
         parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] * ADAMW_SIZE * math.sqrt(max(parameter.shape)))
+        parameter.add_(
+            share_of(update, parameter), alpha=-group["lr"] * ADAMW_SIZE * math.sqrt(max(parameter.shape))
+        )
 
 
 def orthogonalized(matrix: Float[Tensor, "R C"]) -> Float[Tensor, "R C"]:
-    """The same singular vectors with all singular values near 1; in bf16 on CUDA, as in the paper."""
+    """The same singular vectors with all singular values near 1; in bf16 on CUDA, as in the paper.
+
+    Small singular values grow most, and rounding with them: a change of the matrix by a share e of its norm
+    changes the result by up to 3.4445 ** 5 = 485 e, in Frobenius norms.
+    """
     is_tall = matrix.shape[0] > matrix.shape[1]  # squares of the short side cost least
     x = matrix.T if is_tall else matrix
     x = x.bfloat16() if x.is_cuda else x
