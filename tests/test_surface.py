@@ -16,7 +16,8 @@ PUBLIC = {
     "PreNormConfig", "Recipe", "RmsNormConfig", "RotaryConfig", "Shards", "SpanHeadConfig", "TagHeadConfig",
     "TokenEmbedHeadConfig", "Tokenizer", "TransformConfig", "attend", "load", "new", "pretrain",
     "train_tokenizer", "write_shards",
-    "Classify", "Distill", "Finetuning", "ProbeConfig", "FindAnswers", "Sources", "Sweep", "Tag", "finetune",
+    "Classify", "Distill", "Embed", "FindAnswers", "Finetuning", "LateInteraction", "Mining", "ProbeConfig",
+    "Rerank", "Sources", "Sweep", "Tag", "finetune", "mine_negatives",
 }
 # fmt: on
 

@@ -47,6 +47,10 @@ if TYPE_CHECKING:
     from modernbert.training.tasks.answer import FindAnswers
     from modernbert.training.tasks.classify import Classify
     from modernbert.training.tasks.distill import Distill
+    from modernbert.training.tasks.embed import Embed
+    from modernbert.training.tasks.late import LateInteraction
+    from modernbert.training.tasks.mining import Mining, mine_negatives
+    from modernbert.training.tasks.rerank import Rerank
     from modernbert.training.tasks.tag import Tag
 
 __version__ = "0.1.0"
@@ -58,6 +62,7 @@ _HOME_OF = {
     "ClassifyHeadConfig": "heads.classify",
     "DenseConfig": "heads.embed",
     "Distill": "training.tasks.distill",
+    "Embed": "training.tasks.embed",
     "EmbedHeadConfig": "heads.embed",
     "EmbeddingConfig": "encoder.embedding",
     "Encoder": "encoder.encoder",
@@ -66,8 +71,10 @@ _HOME_OF = {
     "Finetuning": "training.finetuning",
     "GluConfig": "encoder.mlp",
     "InitConfig": "encoder.init",
+    "LateInteraction": "training.tasks.late",
     "LayerNormConfig": "encoder.norm",
     "LearnedPositionsConfig": "encoder.embedding",
+    "Mining": "training.tasks.mining",
     "Mixture": "corpus.mixture",
     "MlmHeadConfig": "heads.mlm",
     "MlpConfig": "encoder.mlp",
@@ -83,6 +90,7 @@ _HOME_OF = {
     "PreNormConfig": "encoder.block",
     "ProbeConfig": "training.probes",
     "Recipe": "training.recipe",
+    "Rerank": "training.tasks.rerank",
     "RmsNormConfig": "encoder.norm",
     "RotaryConfig": "encoder.rotary",
     "Shards": "corpus.shards",
@@ -97,6 +105,7 @@ _HOME_OF = {
     "attend": "kernels.attention",
     "finetune": "training.finetune_run",
     "load": "inference.loading",
+    "mine_negatives": "training.tasks.mining",
     "new": "inference.loading",
     "pretrain": "training.run",
     "train_tokenizer": "text.tokenizer_training",
@@ -111,6 +120,7 @@ __all__ = [
     "ClassifyHeadConfig",
     "DenseConfig",
     "Distill",
+    "Embed",
     "EmbedHeadConfig",
     "EmbeddingConfig",
     "Encoder",
@@ -119,8 +129,10 @@ __all__ = [
     "Finetuning",
     "GluConfig",
     "InitConfig",
+    "LateInteraction",
     "LayerNormConfig",
     "LearnedPositionsConfig",
+    "Mining",
     "Mixture",
     "MlmHeadConfig",
     "MlpConfig",
@@ -135,6 +147,7 @@ __all__ = [
     "PreNormConfig",
     "ProbeConfig",
     "Recipe",
+    "Rerank",
     "RmsNormConfig",
     "RotaryConfig",
     "Shards",
@@ -149,6 +162,7 @@ __all__ = [
     "attend",
     "finetune",
     "load",
+    "mine_negatives",
     "new",
     "pretrain",
     "train_tokenizer",

@@ -25,6 +25,7 @@ CALLS = {
     "fill_masks": lambda model: model.fill_masks(["a [MASK]"]),
     "embed": lambda model: model.embed(TEXTS),
     "embed_tokens": lambda model: model.embed_tokens(TEXTS),
+    "maxsim": lambda model: model.maxsim(TEXTS, TEXTS),
     "similarity": lambda model: model.similarity(TEXTS, TEXTS),
     "classify": lambda model: model.classify(TEXTS),
     "rerank": lambda model: model.rerank("a", TEXTS),

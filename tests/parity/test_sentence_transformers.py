@@ -394,11 +394,62 @@ def test_vectors_of_tokens_are_theirs_both_ways(
     assert read_folder(tmp_path / "ours").config == read.config
 
 
-def test_tokens_that_do_not_count_are_refused(encoder_folder: Path, tmp_path: Path):
-    modules = [Transformer(str(encoder_folder)), MultiVectorMask(skiplist_words=[":"])]
+def test_documents_lack_the_tokens_of_the_skiplist_both_ways(encoder_folder: Path, tmp_path: Path):
+    words = ["a", ":", "##d"]
+    theirs = MultiVectorEncoder(
+        modules=[Transformer(str(encoder_folder)), MultiVectorMask(skiplist_words=words)]
+    )
+    folder = saved(theirs, tmp_path / "theirs")
+    texts = ["a : bad", *TEXTS]
+    write_folder(tmp_path / "ours", read_folder(folder, strict=True))
+    model = modernbert.load(tmp_path / "ours", dtype="float32", device="cpu")
+    back = load_quietly(MultiVectorEncoder, tmp_path / "ours")
+    for name, encode in (
+        ("query", MultiVectorEncoder.encode_query),
+        ("document", MultiVectorEncoder.encode_document),
+    ):
+        expected = list(encode(theirs, texts))
+        found = model.embed_tokens(texts, prompt=name)
+        assert [len(each) for each in found] == [len(each) for each in expected]
+        assert_same_vectors(torch.from_numpy(np.concatenate(found)), torch.cat(expected))
+        assert_same_vectors(torch.cat(list(encode(back, texts))), torch.cat(expected))
+    whole = [len(each) for each in model.embed_tokens(texts, prompt="query")]
+    assert len(found[0]) == whole[0] - 3
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [{"keep_only_token_ids": [3]}, {"skiplist_words": [":"], "skiplist_tasks": ["query", "document"]}],
+    ids=["kept", "queries"],
+)
+def test_other_tokens_that_do_not_count_are_refused(
+    mask: dict[str, Any], encoder_folder: Path, tmp_path: Path
+):
+    modules = [Transformer(str(encoder_folder)), MultiVectorMask(**mask)]
     folder = saved(MultiVectorEncoder(modules=modules), tmp_path)
-    with pytest.raises(FolderError, match="skiplist_words"):
+    with pytest.raises(FolderError, match="not supported"):
         read_folder(folder)
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "min"])
+def test_queries_are_filled_with_masks_both_ways(strategy: str, encoder_folder: Path, tmp_path: Path):
+    theirs = their_multi_vector(encoder_folder, is_normalized=True, has_dense=True)
+    theirs[0].query_expansion = {"strategy": strategy, "attend": True, "length": 9}
+    folder = saved(theirs, tmp_path / "theirs")
+    read = read_folder(folder, strict=True)
+    write_folder(tmp_path / "ours", read)
+    assert read_folder(tmp_path / "ours", strict=True).settings == read.settings
+    model = modernbert.load(tmp_path / "ours", dtype="float32", device="cpu")
+    back = load_quietly(MultiVectorEncoder, tmp_path / "ours")
+    texts = [*TEXTS, *LONG]
+    expected = list(theirs.encode_query(texts))
+    assert min(map(len, expected)) == 9
+    assert (max(map(len, expected)) == 9) == (strategy == "fixed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a query was cut, which it is in theirs too
+        found = model.embed_tokens(texts, prompt="query", overflow="truncate")
+    assert_same_vectors(torch.from_numpy(np.concatenate(found)), torch.cat(expected))
+    assert_same_vectors(torch.cat(list(back.encode_query(texts))), torch.cat(expected))
 
 
 @pytest.mark.parametrize(

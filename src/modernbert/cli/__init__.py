@@ -20,6 +20,9 @@ from modernbert.cli.corpus import shard, tokenizer
 from modernbert.cli.finetune import distill, finetune
 from modernbert.cli.finetune_tokens import answer as finetune_answer
 from modernbert.cli.finetune_tokens import tag as finetune_tag
+from modernbert.cli.finetune_vectors import colbert as finetune_colbert
+from modernbert.cli.finetune_vectors import embed as finetune_embed
+from modernbert.cli.finetune_vectors import rerank as finetune_rerank
 from modernbert.cli.folders import convert, info
 from modernbert.cli.output import in_options, note
 from modernbert.cli.surgery import average, resize, tile
@@ -119,5 +122,5 @@ VERBS = (
 )
 for verb in VERBS:
     verbs.add_command(verb)
-for task in (finetune_tag, finetune_answer):
+for task in (finetune_tag, finetune_answer, finetune_embed, finetune_rerank, finetune_colbert):
     finetune.add_command(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,8 @@ def pretrain(
     )
     probes = ProbeConfig(labelled=labelled) if probe or labelled is not None else None
     final = pretrain(chosen, data, out, valid=valid, probes=probes, switches=switches)
+    if os.environ.get("RANK", "0") != "0":
+        ctx.exit(0)  # of many processes the first one speaks
     if final is None:
         note(f"stopped and saved; run the same command to go on from {out}")
         ctx.exit(0)

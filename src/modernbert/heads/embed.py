@@ -65,11 +65,16 @@ class EmbedHeadConfig(Part):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenEmbedHeadConfig(Part):
-    """One vector a token, for late interaction (Khattab and Zaharia 2020, arXiv 2004.12832)."""
+    """One vector a token, for late interaction (Khattab and Zaharia 2020, arXiv 2004.12832).
+
+    `skiplist` are vocabulary entries, such as punctuation, of which documents keep no vector: the module
+    gives them all the same, and who asks for documents leaves them out.
+    """
 
     kind: ClassVar[str] = "token_embed_head"
     dense: tuple[DenseConfig, ...] = ()
     is_normalized: bool = True
+    skiplist: tuple[str, ...] = ()
 
     def build(self, encoder: Encoder) -> TokenEmbedder:
         """The encoder with this head on it."""

@@ -1,4 +1,4 @@
-"""One vector for each text: pooled as the folder says, by the mean of its tokens where it says nothing."""
+"""One vector for each text, pooled as the folder says, or one for each token, compared by MaxSim."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import numpy as np
 from torch import nn
 
 from modernbert.encoder.encoder import Encoder
-from modernbert.errors import InputError
-from modernbert.heads.embed import EmbedHeadConfig, TextEmbedder
+from modernbert.errors import InputError, TaskError
+from modernbert.heads.embed import EmbedHeadConfig, TextEmbedder, TokenEmbedHeadConfig
 from modernbert.heads.model import ModelConfig
+from modernbert.inference.engine import SequenceIds
 from modernbert.inference.inputs import require_whole
 from modernbert.inference.long_texts import Pieces
 from modernbert.inference.scores import mean_row, require_finite, unit
-from modernbert.pretrained.sentence import TextSettings
+from modernbert.pretrained.settings import QueryExpansion, TextSettings
 from modernbert.text.batch import PackedBatch
+from modernbert.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+# Products of token vectors that are in memory at once: 64 MB.
+_AT_ONCE = 2**24
 # Names that Sentence Transformers takes on every model, beside those that a folder may use for the same.
 _ALWAYS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
@@ -78,6 +82,75 @@ def prompt_named(name: str | None, settings: TextSettings, model_name: str) -> s
         return ""
     names = ", ".join(map(repr, settings.prompts)) or "none"
     raise InputError(f"{model_name} has no prompt {name!r}; its prompts are: {names}")
+
+
+def expanded(
+    sequences: Sequence[SequenceIds], expansion: QueryExpansion | None, tokenizer: Tokenizer
+) -> list[SequenceIds]:
+    """Queries with masks behind them, as the folder says; those that are long enough as they are."""
+    if expansion is None:
+        return list(sequences)
+    added = tokenizer.mask_id if expansion.token is None else tokenizer.id_of(expansion.token)
+    if added is None:
+        raise TaskError(
+            f"queries are to be filled with {expansion.token or 'masks'}, which this tokenizer does not have"
+        )
+    found: list[SequenceIds] = []
+    for each in sequences:
+        num = max(0, expansion.length - len(each.token_ids))
+        found.append(
+            SequenceIds(
+                token_ids=[*each.token_ids, *[added] * num], token_types=[*each.token_types, *[0] * num]
+            )
+        )
+    return found
+
+
+def skipped_ids(config: ModelConfig, tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens that documents keep no vector of; words that are no entry of the vocabulary are none."""
+    words = config.head.skiplist if isinstance(config.head, TokenEmbedHeadConfig) else ()
+    return frozenset(found for word in words if (found := tokenizer.id_of(word)) is not None)
+
+
+def without_skipped(
+    vectors: Sequence[Float[np.ndarray, "n E"]], sequences: Sequence[SequenceIds], skipped: frozenset[int]
+) -> list[Float[np.ndarray, "n E"]]:
+    """The vectors of documents, but for those of skipped tokens."""
+    if not skipped:
+        return list(vectors)
+    return [
+        each[[token not in skipped for token in sequence.token_ids]]
+        for each, sequence in zip(vectors, sequences, strict=True)
+    ]
+
+
+def maxsim(
+    queries: Sequence[Float[np.ndarray, "n E"]], documents: Sequence[Float[np.ndarray, "n E"]]
+) -> Float[np.ndarray, "Q N"]:
+    """For each query and document, the sum over the query's tokens of the largest product with a token of the
+    document; 0 for a document without any.
+    """
+    counts = np.array([len(each) for each in queries])
+    scores = np.zeros((len(queries), len(documents)), np.float32)
+    if not len(queries):
+        return scores
+    asked = np.concatenate(queries)  # [n, E]
+    first = 0
+    while first < len(documents):
+        last, num = first, 0
+        while last < len(documents) and (
+            last == first or (num + len(documents[last])) * len(asked) < _AT_ONCE
+        ):
+            num += len(documents[last])
+            last += 1
+        held = [place for place in range(first, last) if len(documents[place])]
+        if held:
+            lengths = np.array([len(documents[place]) for place in held])
+            products = asked @ np.concatenate([documents[place] for place in held]).T  # [n, m]
+            best = np.maximum.reduceat(products, lengths.cumsum() - lengths, axis=1)  # [n, documents]
+            scores[:, held] = np.add.reduceat(best, counts.cumsum() - counts, axis=0)
+        first = last
+    return scores
 
 
 def require_dimensions(dimensions: int | None, size: int) -> None:

@@ -189,16 +189,34 @@ class Model:
     ) -> list[Float[np.ndarray, "n E"]]:
         """One float32 array [tokens, E] for each text, special tokens included, for late interaction.
 
-        From a multi-vector folder: its projected vectors of length 1. From other encoders: the hidden states.
+        From a multi-vector folder: its projected vectors of length 1; with `prompt="query"` also those of the
+        masks that it adds to queries, and for other texts without those of its skiplist. From other encoders:
+        the hidden states.
         """
         self._require("embed_tokens")
         overflow = refuse_windows(overflow, "embed_tokens")
         pieces = self._text_pieces(texts, overflow, self._length(max_length, prompt), self._prompt(prompt))
+        is_query = prompt == "query"
+        expansion = self.pretrained.settings.query_expansion if is_query else None
+        sequences = embedding.expanded(pieces.sequences, expansion, self.tokenizer)
         module = self.module if isinstance(self.module, TokenEmbedder) else self.encoder
-        found = self._engine.tokens(outside_training(module), pieces.sequences, label="embed")
+        found = self._engine.tokens(outside_training(module), sequences, label="embed")
         vectors = [each.float().numpy() for each in found]
         require_finite(vectors)
-        return vectors
+        skipped = frozenset[int]() if is_query else embedding.skipped_ids(self.config, self.tokenizer)
+        return embedding.without_skipped(vectors, sequences, skipped)
+
+    def maxsim(
+        self, queries: Sequence[str], documents: Sequence[str], *, overflow: Overflow = "error"
+    ) -> Float[np.ndarray, "Q N"]:
+        """How well each document answers each query, compared token by token (late interaction).
+
+        The sum, over the query's tokens, of the largest product with a token of the document; with prompts
+        and limits of both as the folder has them. Long texts as in `embed_tokens`.
+        """
+        self._require("maxsim")
+        asked = self.embed_tokens(queries, prompt="query", overflow=overflow)
+        return embedding.maxsim(asked, self.embed_tokens(documents, prompt="document", overflow=overflow))
 
     def similarity(self, texts_a: Sequence[str], texts_b: Sequence[str]) -> Float[np.ndarray, "A B"]:
         """The cosine of every text of the first list with every text of the second."""

@@ -18,7 +18,7 @@ _HEADS: tuple[tuple[type, str, tuple[str, ...]], ...] = (
     (ChoiceHeadConfig, "a chooser among answers", ("choose",)),
     (EmbedHeadConfig, "an encoder for embeddings", _EMBED),
     (PoolerHeadConfig, "an encoder with a pooler", _EMBED),
-    (TokenEmbedHeadConfig, "an encoder with a vector for each token", ("embed_tokens",)),
+    (TokenEmbedHeadConfig, "an encoder with a vector for each token", ("embed_tokens", "maxsim")),
 )
 MOST_LABELS_SHOWN = 8
 

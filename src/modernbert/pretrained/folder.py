@@ -37,7 +37,7 @@ from modernbert.pretrained.bert import BERT, ROBERTA, XLM_ROBERTA
 from modernbert.pretrained.family import Family, NotExpressible, architecture, head_kind
 from modernbert.pretrained.huggingface import MODERNBERT
 from modernbert.pretrained.keys import Keys, naming
-from modernbert.pretrained.settings import TextSettings, own_settings, read_settings
+from modernbert.pretrained.settings import TextSettings, own_keys, own_settings, read_settings
 from modernbert.pretrained.weights import OWNED_FILES, fill, read_json, read_weights, state_of, write_weights
 from modernbert.text.tokenizer import Tokenizer
 
@@ -310,9 +310,8 @@ def _foreign_config(config: ModelConfig, foreign: Mapping[str, Any]) -> tuple[di
 
 
 def _own_config(model: Pretrained) -> dict[str, Any]:
-    text = {name: value for name, value in vars(model.settings).items() if value or isinstance(value, float)}
     parts_by_kind((*ALL_PARTS, *(type(part) for part in parts_in(model.config))))  # or it could not be read
-    return {"model_type": OWN_MODEL_TYPE, "model": to_json(model.config), "text": text}
+    return {"model_type": OWN_MODEL_TYPE, "model": to_json(model.config), "text": own_keys(model.settings)}
 
 
 def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:

@@ -70,7 +70,8 @@ def read_modules(folder: Path, *, strict: bool = False) -> tuple[HeadPart | None
     head: EmbedHeadConfig | TokenEmbedHeadConfig | None = None
     tensors: dict[str, Tensor] = {}
     dense: list[DenseConfig] = []
-    is_normalized, has_mask = False, False
+    is_normalized = False
+    skiplist: tuple[str, ...] | None = None
     modules = _read_list(folder / MODULES_FILE)
     _check_order(modules, folder / MODULES_FILE)
     for module in modules:
@@ -84,17 +85,16 @@ def read_modules(folder: Path, *, strict: bool = False) -> tuple[HeadPart | None
         elif kind == "Normalize":
             is_normalized = True
         elif kind == "MultiVectorMask":
-            _refuse_masks(_config_of(path, frozenset({"skiplist_tasks"})), strict)
-            has_mask = True
+            skiplist = _read_skiplist(_config_of(path, frozenset()), strict)
         elif kind not in ("Transformer", "Dropout"):
             raise FolderError(
                 f"{folder / MODULES_FILE} names a module of type {module.get('type')!r}, which is not "
                 "supported; supported are Transformer, Pooling, Dense, Normalize, Dropout and MultiVectorMask"
             )
     if head is None:
-        if not dense and not is_normalized and not has_mask:
+        if not dense and not is_normalized and skiplist is None:
             return None, {}
-        head = TokenEmbedHeadConfig()
+        head = TokenEmbedHeadConfig(skiplist=skiplist or ())
     return replace(head, dense=tuple(dense), is_normalized=is_normalized), tensors
 
 
@@ -174,7 +174,11 @@ def _write_token_embed(
         modules.append((_NEW_TYPES["Dense"], path))
         size = layer.out_features
     path = f"{len(modules)}_MultiVectorMask"
-    mask = {"skiplist_words": [], "skiplist_tasks": ["document"], "keep_only_token_ids": None}
+    mask = {
+        "skiplist_words": list(head.skiplist),
+        "skiplist_tasks": ["document"],
+        "keep_only_token_ids": None,
+    }
     _write_json(folder / path / "config.json", mask)
     modules.append((_NEW_TYPES["MultiVectorMask"], path))
     if head.is_normalized:
@@ -257,14 +261,18 @@ def _check_order(modules: list[Mapping[str, Any]], path: Path) -> None:
         )
 
 
-def _refuse_masks(keys: Keys, strict: bool) -> None:
+def _read_skiplist(keys: Keys, strict: bool) -> tuple[str, ...]:
+    """The vocabulary entries that documents have no vectors for."""
     listed = (list, type(None))
-    if keys.take("skiplist_words", None, listed) or keys.take("keep_only_token_ids", None, listed):
+    words = keys.take("skiplist_words", None, listed) or []
+    tasks = keys.take("skiplist_tasks", None, (*listed, str)) or ["document"]
+    if keys.take("keep_only_token_ids", None, listed) or (words and tasks not in ("document", ["document"])):
         raise FolderError(
-            f"{keys.source} leaves out some tokens (skiplist_words or keep_only_token_ids), which is not "
-            "supported: the vectors would not be the model's"
+            f"{keys.source} leaves out tokens by keep_only_token_ids, or of other texts than documents, "
+            "which is not supported: the vectors would not be the model's"
         )
     keys.finish(strict=strict)
+    return tuple(map(str, words))
 
 
 def _read_list(path: Path) -> list[Mapping[str, Any]]:

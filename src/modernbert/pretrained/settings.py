@@ -9,7 +9,7 @@ Sentence Transformers keeps it in two files, whose keys are judged as those of a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ THRESHOLD_KEY = "null_score_diff_threshold"
 _NONE = (None, False, "", [], {})
 # Late interaction that adds tokens to texts, or leaves some out, as Sentence Transformers and PyLate say it.
 _EXPANSIONS = dict.fromkeys(
-    ("query_expansion", "do_query_expansion", "query_prefix", "document_prefix", "skiplist_words"), _NONE
+    ("do_query_expansion", "query_prefix", "document_prefix", "skiplist_words"), _NONE
 )
 _HARMLESS_SETTINGS = frozenset(
     {"__version__", "attend_to_expansion_tokens", "attend_to_mask_tokens", "keep_in_fp32_modules"}
@@ -63,6 +63,20 @@ _TEXT_CALL: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueryExpansion:
+    """Masks behind a query, up to `length` tokens with it: they find words of their own for it, which late
+    interaction compares too (Khattab and Zaharia 2020, arXiv 2004.12832, section 3.2).
+
+    `cuts_queries` says that a longer query is cut to that length. `token` is the vocabulary entry that is
+    added, None the mask. Tokens attend to what is added as to any other.
+    """
+
+    length: int
+    cuts_queries: bool = True
+    token: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextSettings:
     """What a folder says about texts, beside the model itself.
 
@@ -70,7 +84,8 @@ class TextSettings:
     could take, `query_length` and `document_length` those under the prompt of that name; `dimensions` says
     how many numbers of a vector are kept; `activation` is what a reranker's scores go through ("sigmoid",
     "identity", or None where nothing is said). A context holds no answer where the logit of none is above
-    that of the best stretch by more than `no_answer_threshold` (None: there always is one).
+    that of the best stretch by more than `no_answer_threshold` (None: there always is one). Vectors of the
+    tokens of queries are made with `query_expansion`, if any.
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -83,9 +98,12 @@ class TextSettings:
     similarity: str | None = None
     activation: str | None = None
     no_answer_threshold: float | None = None
+    query_expansion: QueryExpansion | None = None
 
     def length_for(self, prompt: str | None) -> int | None:
         """The most tokens of a text that is embedded under the prompt of that name, where it has a limit."""
+        if prompt == "query" and self.query_expansion is not None and self.query_expansion.cuts_queries:
+            return self.query_expansion.length
         return {"query": self.query_length, "document": self.document_length}.get(prompt or "")
 
 
@@ -112,6 +130,7 @@ def read_settings(folder: Path, config: Mapping[str, Any], *, strict: bool = Fal
         similarity=own.take("similarity_fn_name", None, (str, type(None))),
         activation=_read_activation(own, config, folder),
         no_answer_threshold=_number(Keys(config, str(folder / "config.json")), THRESHOLD_KEY),
+        query_expansion=_read_expansion(call) or _read_expansion(own),
     )
     own.finish(strict=strict)
     call.finish(strict=strict)
@@ -133,11 +152,21 @@ def own_settings(text: Any, source: str) -> TextSettings:
         similarity=keys.take("similarity", None, words),
         activation=keys.take("activation", None, words),
         no_answer_threshold=_number(keys, "no_answer_threshold"),
+        query_expansion=_own_expansion(keys),
     )
     if settings.activation not in (None, *ACTIVATIONS):
         raise ConfigError(f"{keys.source}: unknown activation {settings.activation!r}")
     keys.finish(strict=True)
     return settings
+
+
+def own_keys(settings: TextSettings) -> dict[str, Any]:
+    """What `own_settings` reads: all that is said, as JSON knows it."""
+    said = {name: value for name, value in vars(settings).items() if value or isinstance(value, float)}
+    return {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in said.items()
+    }
 
 
 def settings_keys(settings: TextSettings, model_type: str) -> dict[str, Any]:
@@ -158,7 +187,16 @@ def settings_keys(settings: TextSettings, model_type: str) -> dict[str, Any]:
 def transformer_keys(settings: TextSettings) -> dict[str, Any]:
     """The keys of sentence_bert_config.json; none where there is nothing to say."""
     lengths = {"query_length": settings.query_length, "document_length": settings.document_length}
-    said = {name: length for name, length in lengths.items() if length is not None}
+    said: dict[str, Any] = {name: length for name, length in lengths.items() if length is not None}
+    expansion = settings.query_expansion
+    if expansion is not None:
+        strategy = "fixed" if expansion.cuts_queries else "min"
+        said["query_expansion"] = {
+            "strategy": strategy,
+            "attend": True,
+            "token": expansion.token,
+            "length": expansion.length,
+        }
     if settings.max_seq_length is None and not settings.lowercases and not said:
         return {}
     return {"max_seq_length": settings.max_seq_length, "do_lower_case": settings.lowercases} | said
@@ -189,6 +227,39 @@ def _read_prompts(keys: Keys) -> dict[str, str]:
 def _number(keys: Keys, name: str) -> float | None:
     found = keys.take(name, None, (float, int, type(None)))
     return None if found is None else float(found)
+
+
+def _read_expansion(keys: Keys) -> QueryExpansion | None:
+    """As Sentence Transformers says it; masks that nothing attends to are refused: no kernel hides them."""
+    said = keys.inner("query_expansion", harmless=frozenset(), neutral={})
+    if not said.raw:
+        return None
+    strategy = said.take("strategy", "")
+    if strategy not in ("fixed", "min") or not said.take("attend", False):
+        raise ConfigError(
+            f"{keys.source}: query_expansion={said.raw!r} is not supported; only the strategies fixed and "
+            "min with 'attend': true are"
+        )
+    expansion = QueryExpansion(
+        length=said.count("length", 1),
+        cuts_queries=strategy == "fixed",
+        token=said.take("token", None, (str, type(None))),
+    )
+    said.finish(strict=True)
+    return expansion
+
+
+def _own_expansion(keys: Keys) -> QueryExpansion | None:
+    said = keys.inner("query_expansion", harmless=frozenset(), neutral={})
+    if not said.raw:
+        return None
+    expansion = QueryExpansion(
+        length=said.count("length", 1),
+        cuts_queries=said.take("cuts_queries", True),
+        token=said.take("token", None, (str, type(None))),
+    )
+    said.finish(strict=True)
+    return expansion
 
 
 def _read_activation(own: Keys, config: Mapping[str, Any], folder: Path) -> str | None:

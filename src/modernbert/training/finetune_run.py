@@ -142,7 +142,7 @@ class _Finetuner:
         loss = TaskLoss(module.to(device), self.task, self.switches.backend).train()
         self.model.encoder.recomputes_layers = self.switches.recomputes_layers
         if self.switches.compiles:
-            compile_or_say(self.model.encoder)
+            compile_or_say(self.model.encoder, self.group)
         groups = learning_groups(loss, self.settings)
         spread_out = spread(loss, self.model.encoder.layers, self.group, "replicate")
         self.loss = loss

@@ -64,6 +64,11 @@ class Phase:
         tokens = max(1, round(self.tokens * by))
         return replace(self, tokens=tokens, rows=rows, schedule=self.schedule.scaled(by))
 
+    @property
+    def most_rows(self) -> int:
+        """Rows of the largest step."""
+        return self.rows if isinstance(self.rows, int) else self.rows.last
+
     def rows_at(self, tokens: int) -> int:
         """Rows of the step that begins after so many tokens of this phase."""
         return self.rows if isinstance(self.rows, int) else self.rows(tokens)

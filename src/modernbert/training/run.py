@@ -160,7 +160,14 @@ def _build(
         backend=switches.backend,
     ).train()
     if switches.compiles:
-        compile_or_say(encoder)
+        compile_or_say(encoder, group)
+    most_rows = max(phase.most_rows for phase in recipe.phases)
+    if group.is_main and group.world_size > most_rows:
+        warnings.warn(
+            f"{group.world_size} processes share steps of at most {most_rows} rows, so some have nothing to "
+            "do; give the recipe more rows a step, or start fewer processes",
+            stacklevel=3,
+        )
     module = spread(loss, encoder.layers, group, switches.spread)
     return loop.Run(
         job=PretrainingJob(recipe, learned, tokenizer, model, group, validation),
@@ -172,14 +179,18 @@ def _build(
     )
 
 
-def compile_or_say(encoder: Encoder) -> None:
+def compile_or_say(encoder: Encoder, group: Group) -> None:
     """Compile each layer; where there is no compiler the first step would fail, so one is tried now."""
     try:
         torch.compile(torch.sin)(torch.ones(2))
     except Exception as error:  # whatever the compiler, or its absence, raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"torch.compile does not work here ({reason}); training goes on without", stacklevel=2)
+        if group.is_main:
+            warnings.warn(
+                f"torch.compile does not work here ({reason}); training goes on without", stacklevel=2
+            )
         return
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a .functools.lru_cache")
     for layer in encoder.layers:
         layer.compile(dynamic=True)
 
