@@ -1,16 +1,18 @@
 """Training steps beside transformers' ModernBertForMaskedLM: real tokens per second, memory, and the roof.
 
-The 17 M Ettin shape with 50,368 entries; the same weights, texts, masks and optimiser on both sides, in one
-process and in turns: ours on packs, theirs in a plain loop on padded batches, once as it comes and once with
-sparse_prediction=True. Unless the losses of the first step agree, the run ends. Padding is work for
-transformers but never counts as tokens. A table goes to stdout, progress to stderr, results to
+The 17 M Ettin shape with 50,368 entries; the same weights, texts, masks and optimiser on both sides, in
+turns: ours on packs, theirs in a plain loop on padded batches, once as it comes and once with
+sparse_prediction=True. Each side has a process of its own, set up as its users have it: ours keeps freed
+memory, as `modernbert pretrain` does. Unless the losses of the first step agree, the run ends. Padding is
+work for transformers but never counts as tokens. A table goes to stdout, progress to stderr, results to
 results/training-PROCESSOR.*
 
     python benchmarks/training.py             minutes on two cores that nobody else uses
     python benchmarks/training.py --quick     two steps a case; writes nothing
 
-The roofline is 3 x the FLOPs of a forward pass (products, attention inside the window, head and decoder at
-masked tokens), at the best rate that products of the model's shapes reach in the same run.
+The roofline is 3 x the FLOPs of a forward pass (products, attention inside the window; head, decoder and
+what follows the keys of the last layer at masked tokens alone), at the best rate that products of the
+model's shapes reach in the same run.
 """
 
 from __future__ import annotations
@@ -34,12 +36,13 @@ from transformers.utils import logging as transformers_logging
 from modernbert.encoder.presets import ettin_17m
 from modernbert.heads.mlm import MaskedLanguageModel, MlmHeadConfig
 from modernbert.heads.model import ModelConfig
-from modernbert.kernels.hardware import resolve_dtype
+from modernbert.kernels.hardware import keep_freed_memory, resolve_dtype
 from modernbert.text.batch import PackedBatch
 
 SEED, MASK_RATE, MASK_ID, IGNORED = 20_241_218, 0.3, 50_284, -100
 LOSS_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}  # bf16 rounds logits near 10 to steps of 2**-4
 LEARNING_RATE = 1e-4
+PAUSE_SECONDS = 0.1  # threads of the side before spin for a moment, and must not take a core from the next
 PRODUCTS = ((256, 768), (256, 256), (256, 768), (384, 256))  # inputs and outputs of a layer's products
 HIDDEN, VOCABULARY, NUM_GLOBAL, NUM_LOCAL, WINDOW_KEYS = 256, 50_368, 3, 4, 129
 SIDES = ("modernbert", "dense", "sparse")
@@ -146,17 +149,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="timed steps a side and case")
     parser.add_argument("--quick", action="store_true", help="two steps a case; writes nothing")
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     transformers_logging.set_verbosity_error()
     dtype = resolve_dtype(args.dtype, torch.device("cpu"))
     if args.peak:
         print(peak_of_this_process(args.peak[0], int(args.peak[1]), dtype))
         return
+    if args.serve:
+        serve(args.serve[0], int(args.serve[1]), dtype)
+        return
     repeats = 2 if args.quick else args.repeats
     rates = [matrix_rate(dtype)]
-    times = [measure(case, dtype, repeats) for case in CASES]
+    times = [measure(number, dtype, repeats) for number in range(len(CASES))]
     rates.append(matrix_rate(dtype))  # again: a busy moment at the start must not lower the roof
-    peaks = [{side: peak(side, number, args.dtype) for side in SIDES} for number in range(len(CASES))]
+    peaks = [{side: peak(side, number, dtype) for side in SIDES} for number in range(len(CASES))]
     results = [finish(*each, max(rates), dtype) for each in zip(CASES, times, peaks, strict=True)]
     print_table(results, max(rates), dtype)
     if not args.quick:
@@ -186,42 +193,93 @@ def build(side: str, dtype: torch.dtype) -> Side:
     return Ours(ours, dtype)
 
 
-def measure(case: Case, dtype: torch.dtype, repeats: int) -> dict[str, list[float]]:
+def measure(number: int, dtype: torch.dtype, repeats: int) -> dict[str, list[float]]:
     """Seconds of steps of each side in turns, after a first one whose losses must agree."""
-    texts = Texts.of(case)
-    sides = {name: build(name, dtype) for name in SIDES}
-    losses = {name: side.step(texts) for name, side in sides.items()}
+    case = CASES[number]
+    sides = {
+        name: subprocess.Popen(
+            command("--serve", name, number, dtype), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in SIDES
+    }
+    losses = {name: answer(side) for name, side in sides.items()}
     if max(losses.values()) - min(losses.values()) > LOSS_TOLERANCE[dtype]:
         sys.exit(f"the losses of the first step do not agree ({losses}): nothing was measured")
     report(f"{case.name}: first losses {losses}")
     times: dict[str, list[float]] = {name: [] for name in SIDES}
     for i in range(repeats):
         for name, side in sides.items():
-            start = time.perf_counter()
-            side.step(texts)
-            times[name].append(time.perf_counter() - start)
+            time.sleep(PAUSE_SECONDS)
+            times[name].append(answer(side))
         last = "  ".join(f"{name} {each[-1]:.2f} s" for name, each in times.items())
         report(f"{case.name}: {i + 1}/{repeats}  {last}")
+    for side in sides.values():
+        side.communicate()
     return times
 
 
-def peak(side: str, case: int, dtype: str) -> int:
+def command(verb: str, side: str, case: int, dtype: torch.dtype) -> list[str]:
+    """This script, for one side and case in a process of its own."""
+    return [
+        sys.executable,
+        __file__,
+        verb,
+        side,
+        str(case),
+        "--dtype",
+        str(dtype).removeprefix("torch."),
+    ]
+
+
+def answer(side: subprocess.Popen[str]) -> float:
+    """What a process that serves says to the next line: the loss of its first step, then seconds."""
+    assert side.stdin is not None
+    assert side.stdout is not None
+    print(file=side.stdin, flush=True)
+    return float(side.stdout.readline())
+
+
+def set_up(side: str) -> None:
+    """What a run of this side does to its process."""
+    if side == "modernbert":
+        keep_freed_memory()
+
+
+def serve(side: str, case: int, dtype: torch.dtype) -> None:
+    """Take a step for every line that comes."""
+    texts, runner = Texts.of(CASES[case]), build(side, dtype)
+    set_up(side)
+    for number, _ in enumerate(sys.stdin):
+        start = time.perf_counter()
+        loss = runner.step(texts)
+        print(time.perf_counter() - start if number else loss, flush=True)
+
+
+def peak(side: str, case: int, dtype: torch.dtype) -> int:
     """The most memory, in bytes, that three steps of a side add to a process of its own."""
-    command = [sys.executable, __file__, "--peak", side, str(case), "--dtype", dtype]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command("--peak", side, case, dtype), check=True, capture_output=True, text=True)
+    return int(done.stdout)
 
 
 def peak_of_this_process(side: str, case: int, dtype: torch.dtype) -> int:
     runner, texts = build(side, dtype), Texts.of(CASES[case])
+    set_up(side)  # not earlier: what building leaves free would hide what steps add
     return bytes_added_by(lambda: [runner.step(texts) for _ in range(3)])
 
 
 def useful_flops(case: Case) -> float:
-    """Of a training step: three times those of a forward pass."""
+    """Of a training step: three times those of a forward pass.
+
+    The last layer, a global one, needs keys and values of all tokens, and all else at masked tokens alone.
+    """
     num_tokens = sum(case.lengths)
-    layers = num_tokens * (NUM_GLOBAL + NUM_LOCAL) * sum(2 * i * o for i, o in PRODUCTS)
-    attention = sum(n * 4 * HIDDEN * (NUM_GLOBAL * n + NUM_LOCAL * min(n, WINDOW_KEYS)) for n in case.lengths)
-    head = int(MASK_RATE * num_tokens) * 2 * HIDDEN * (HIDDEN + VOCABULARY)
+    num_masked = int(MASK_RATE * num_tokens)
+    in_all, *others = (2 * i * o for i, o in PRODUCTS)
+    num_layers = NUM_GLOBAL + NUM_LOCAL
+    layers = num_tokens * num_layers * in_all + (num_tokens * (num_layers - 1) + num_masked) * sum(others)
+    num_global = NUM_GLOBAL - 1 + MASK_RATE
+    attention = sum(n * 4 * HIDDEN * (num_global * n + NUM_LOCAL * min(n, WINDOW_KEYS)) for n in case.lengths)
+    head = num_masked * 2 * HIDDEN * (HIDDEN + VOCABULARY)
     return 3.0 * (layers + attention + head)
 
 

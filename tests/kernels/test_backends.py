@@ -7,11 +7,13 @@ from itertools import accumulate
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from modernbert.kernels import reference
 from modernbert.kernels import sdpa as sdpa_module
-from modernbert.kernels.attention import BACKENDS, Backend, attend
+from modernbert.kernels.attention import BACKENDS, Backend, attend, choose
+from modernbert.kernels.call import AttentionCall
 from tests.kernels.calls import forward_and_gradients, random_call
 
 # fp32 both sides, sums in another order: a few times 2**-24 of numbers that stay below about 10.
@@ -74,6 +76,75 @@ def test_sdpa_agrees_with_the_reference_in_bf16(window, lengths):
 def test_sdpa_agrees_with_the_reference_where_blocks_end(window, length):
     call = random_call([length, length, length + 1], window_each_side=window, num_heads=1, head_dim=4)
     assert_agrees(sdpa(), call, FP32_TOLERANCE)
+
+
+@pytest.mark.parametrize(("window", "lengths"), WINDOWS_AND_LENGTHS)
+def test_tiles_agree_with_the_reference(window, lengths):
+    call = trained(random_call(lengths, window_each_side=window))
+    if call.window is None:
+        assert "local layers" in str(tiles().unsupported(call))
+    else:
+        assert_agrees(tiles(), call, FP32_TOLERANCE)
+
+
+@pytest.mark.parametrize(("window", "length"), BLOCK_BOUNDS)
+def test_tiles_agree_with_the_reference_where_blocks_end(window, length):
+    call = random_call([length, length, length + 1], window_each_side=window, num_heads=3, head_dim=4)
+    assert_agrees(tiles(), trained(call), FP32_TOLERANCE)
+
+
+def test_tiles_are_for_training_on_a_processor_alone():
+    call = random_call([100], window_each_side=8)
+    assert tiles().unsupported(trained(call)) == []
+    for refused, reason in (
+        (call, "no gradient is asked for"),
+        (trained(replace(call, dropout=0.1)), "dropout"),
+        (trained(random_call([100], window_each_side=8, dtype=torch.bfloat16)), "bfloat16"),
+        (trained(replace(call, q=call.q.to("meta"))), "on meta"),
+    ):
+        assert reason in "; ".join(tiles().unsupported(refused))
+    with torch.no_grad():
+        assert choose(trained(call)).name == "sdpa"
+    assert choose(trained(call)).name == "tiles"
+
+
+ASKED = {
+    "all": list(range(200)),
+    "some of each": [0, 3, 39, 40, 41, 199],
+    "of one alone": [45, 46, 47],
+    "none": [],
+    "one twice": [7, 7, 180],
+    "not rising": [199, 0, 41, 3],
+}
+
+
+@pytest.mark.parametrize("positions", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("backend", ["auto", "sdpa", "reference"])
+@pytest.mark.parametrize("window", [None, 5, 10_000], ids=["global", "local", "wide"])
+def test_some_tokens_get_what_they_get_among_all(window, backend, positions):
+    call = random_call([40, 1, 159], window_each_side=window)
+    asked = torch.tensor(positions, dtype=torch.int64)
+
+    def at(some: AttentionCall) -> Tensor:
+        settings = {"window_each_side": window, "backend": backend, "positions": asked}
+        return attend(some.q, some.k, some.v, some.cu_seqlens, some.max_seqlen, **settings)
+
+    found = forward_and_gradients(at, call)
+    expected = forward_and_gradients(lambda some: reference.attend(some)[asked], call)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, **FP32_TOLERANCE)
+
+
+def test_queries_that_nobody_asks_for_are_not_computed(monkeypatch):
+    num_queries = []
+
+    def counted(q, *args, **kwargs):
+        num_queries.append(q.shape[-2])
+        return scaled_dot_product_attention(q, *args, **kwargs)
+
+    monkeypatch.setattr(sdpa_module, "scaled_dot_product_attention", counted)
+    sdpa_module.attend_at(random_call([40, 1, 159]), torch.tensor([3, 4, 199]))
+    assert num_queries == [2, 1]
 
 
 @pytest.mark.parametrize("window", [None, 3], ids=["global", "local"])
@@ -193,6 +264,15 @@ def test_tensors_that_are_views_of_one_product_agree_with_copies():
         attend(*copies, bounds, 200, window_each_side=5, backend="reference"),
         **FP32_TOLERANCE,
     )
+
+
+def trained(call: AttentionCall) -> AttentionCall:
+    """The same call, as training makes it: with gradients to come."""
+    return replace(call, q=call.q.clone().requires_grad_())
+
+
+def tiles() -> Backend:
+    return next(backend for backend in BACKENDS if backend.name == "tiles")
 
 
 def sdpa() -> Backend:

@@ -12,7 +12,7 @@ from modernbert.errors import ConfigError
 from modernbert.kernels.attention import attend
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from modernbert.text.batch import PackedBatch
@@ -75,8 +75,17 @@ class Attention(nn.Module):
             None if config.rotary is None else config.rotary.build(hidden_size // config.num_heads)
         )
 
-    def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
-        """Mix the tokens of each sequence of the pack; `backend` names the kernel."""
+    def forward(
+        self,
+        x: Float[Tensor, "T D"],
+        batch: PackedBatch,
+        backend: str,
+        positions: Int[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "T D"]:
+        """Mix the tokens of each sequence of the pack; `backend` names the kernel.
+
+        With `positions`, indices into the pack, [M, D]: what these tokens get.
+        """
         qkv = self.Wqkv(x).unflatten(-1, (3, self.num_heads, -1))  # [T, 3, H, K]
         if self.positions is not None:
             qkv = self.positions(qkv, batch)
@@ -90,5 +99,6 @@ class Attention(nn.Module):
             window_each_side=self.window_each_side,
             dropout=self.dropout if self.training else 0.0,
             backend=backend,
+            positions=positions,
         )
         return self.out_dropout(self.Wo(mixed.flatten(1)))  # [T, H, K] -> [T, D]

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import nn
 
+from modernbert.encoder.attention import Attention
 from modernbert.encoder.config import Part
 from modernbert.encoder.norm import LayerNormConfig
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from modernbert.encoder.embedding import NormPart
@@ -85,7 +86,15 @@ class ParallelConfig(Part):
         return ParallelBlock(self, hidden_size)
 
 
-class PreNormBlock(nn.Module):
+class Block(nn.Module):
+    """A layer that can be asked for some tokens only: all are seen, and the rest of the work is left out.
+
+    Called as `module(x, batch, backend, positions)`, [T, D] -> [M, D]: `positions` are indices into the pack,
+    and without them all T tokens are asked for.
+    """
+
+
+class PreNormBlock(Block):
     """`x + attn(norm(x))`, then `x + mlp(norm(x))`."""
 
     def __init__(self, config: PreNormConfig, hidden_size: int) -> None:
@@ -95,13 +104,20 @@ class PreNormBlock(nn.Module):
         self.mlp_norm = _build_norm(config.mlp_norm, hidden_size)
         self.mlp = config.mlp.build(hidden_size)
 
-    def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+    def forward(
+        self,
+        x: Float[Tensor, "T D"],
+        batch: PackedBatch,
+        backend: str,
+        positions: Int[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "T D"]:
         """One layer over the pack."""
-        x = x + self.attn(self.attn_norm(x), batch, backend)
+        mixed = _attend(self.attn, self.attn_norm(x), batch, backend, positions)
+        x = _at(x, positions) + mixed
         return x + self.mlp(self.mlp_norm(x))
 
 
-class PostNormBlock(nn.Module):
+class PostNormBlock(Block):
     """`norm(x + attn(x))`, then `norm(x + mlp(x))`."""
 
     def __init__(self, config: PostNormConfig, hidden_size: int) -> None:
@@ -111,13 +127,20 @@ class PostNormBlock(nn.Module):
         self.mlp = config.mlp.build(hidden_size)
         self.mlp_norm = _build_norm(config.mlp_norm, hidden_size)
 
-    def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+    def forward(
+        self,
+        x: Float[Tensor, "T D"],
+        batch: PackedBatch,
+        backend: str,
+        positions: Int[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "T D"]:
         """One layer over the pack."""
-        x = self.attn_norm(x + self.attn(x, batch, backend))
+        mixed = _attend(self.attn, x, batch, backend, positions)
+        x = self.attn_norm(_at(x, positions) + mixed)
         return self.mlp_norm(x + self.mlp(x))
 
 
-class ParallelBlock(nn.Module):
+class ParallelBlock(Block):
     """`x + attn(norm(x)) + mlp(norm(x))`."""
 
     def __init__(self, config: ParallelConfig, hidden_size: int) -> None:
@@ -126,10 +149,34 @@ class ParallelBlock(nn.Module):
         self.attn = config.attention.build(hidden_size)
         self.mlp = config.mlp.build(hidden_size)
 
-    def forward(self, x: Float[Tensor, "T D"], batch: PackedBatch, backend: str) -> Float[Tensor, "T D"]:
+    def forward(
+        self,
+        x: Float[Tensor, "T D"],
+        batch: PackedBatch,
+        backend: str,
+        positions: Int[Tensor, "M"] | None = None,
+    ) -> Float[Tensor, "T D"]:
         """One layer over the pack."""
         normed = self.norm(x)
-        return x + self.attn(normed, batch, backend) + self.mlp(normed)
+        mixed = _attend(self.attn, normed, batch, backend, positions)
+        return _at(x, positions) + mixed + self.mlp(_at(normed, positions))
+
+
+def _attend(
+    attention: nn.Module,
+    x: Float[Tensor, "T D"],
+    batch: PackedBatch,
+    backend: str,
+    positions: Int[Tensor, "M"] | None,
+) -> Float[Tensor, "M D"]:
+    """What attention, ours or a user's own, gives to the tokens at `positions`, or to all T of them."""
+    if isinstance(attention, Attention):
+        return attention(x, batch, backend, positions)
+    return _at(attention(x, batch, backend), positions)
+
+
+def _at(x: Float[Tensor, "T D"], positions: Int[Tensor, "M"] | None) -> Float[Tensor, "M D"]:
+    return x if positions is None else x.index_select(0, positions)
 
 
 def _build_norm(norm: NormPart | None, hidden_size: int) -> nn.Module:

@@ -5,12 +5,13 @@ out.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from modernbert.encoder.block import Block
 from modernbert.encoder.config import Part, require_positive
 from modernbert.encoder.embedding import EmbeddingConfig, NormPart
 from modernbert.encoder.init import InitConfig, initialize
@@ -18,7 +19,7 @@ from modernbert.encoder.norm import LayerNormConfig
 from modernbert.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from modernbert.text.batch import PackedBatch
@@ -94,17 +95,30 @@ class Encoder(nn.Module):
         )
         initialize_like(self, config)
 
-    def forward(self, batch: PackedBatch, backend: str = "auto") -> Float[Tensor, "T D"]:
-        """The last hidden state of every token of the pack; `backend` names the attention kernel."""
+    def forward(
+        self, batch: PackedBatch, backend: str = "auto", positions: Int[Tensor, "M"] | None = None
+    ) -> Float[Tensor, "T D"]:
+        """The last hidden state of every token of the pack; `backend` names the attention kernel.
+
+        With `positions`, indices into the pack, only these tokens', [M, D]: the last layer then leaves out
+        what the others would cost.
+        """
         x = self.embeddings(batch)  # [T, D]
-        recomputes = self.recomputes_layers and torch.is_grad_enabled()
-        for layer in self.layers:
-            x = (
-                checkpoint(layer, x, batch, backend, use_reentrant=False)
-                if recomputes
-                else layer(x, batch, backend)
-            )
+        *first, last = self.layers
+        for layer in first:
+            x = self._through(layer, x, batch, backend)
+        if positions is None:
+            x = self._through(last, x, batch, backend)
+        elif isinstance(last, Block):
+            x = self._through(last, x, batch, backend, positions)  # [M, D]
+        else:
+            x = self._through(last, x, batch, backend)[positions]
         return self.final_norm(x)
+
+    def _through(self, layer: nn.Module, *inputs: Any) -> Tensor:
+        if self.recomputes_layers and torch.is_grad_enabled():
+            return cast("Tensor", checkpoint(layer, *inputs, use_reentrant=False))
+        return layer(*inputs)
 
 
 def initialize_like(module: nn.Module, config: EncoderConfig) -> None:

@@ -53,8 +53,7 @@ class MaskedLanguageModel(nn.Module):
         self, batch: PackedBatch, backend: str = "auto", positions: Int[Tensor, "M"] | None = None
     ) -> Float[Tensor, "M V"]:
         """Logits at the tokens named by `positions` (indices into the pack), or at all T of them."""
-        hidden = self.model(batch, backend)  # [T, D]
-        return self.logits(hidden if positions is None else hidden[positions])
+        return self.logits(self.model(batch, backend, positions))
 
     def loss(
         self,
@@ -68,10 +67,10 @@ class MaskedLanguageModel(nn.Module):
     ) -> CrossEntropySums:
         """How badly the tokens at `positions` (indices into the pack) are guessed: sums, not means.
 
-        Head and decoder run at these positions only, and their logits never exist all at once
-        (`kernels.cross_entropy`, which also defines the two options).
+        Head, decoder and the last layer's share run at these positions only, and the logits never exist all
+        at once (`kernels.cross_entropy`, which also defines the two options).
         """
-        hidden = self.head(self.model(batch, backend)[positions])  # [M, D]
+        hidden = self.head(self.model(batch, backend, positions))  # [M, D]
         return linear_cross_entropy(
             hidden,
             self.decoder.weight,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modernbert.errors import BackendError
-from modernbert.kernels import flash, reference, sdpa
+from modernbert.kernels import flash, reference, sdpa, tiles
 from modernbert.kernels.call import AttentionCall
 
 if TYPE_CHECKING:
@@ -27,12 +27,15 @@ class Backend:
     name: str
     attend: Callable[[AttentionCall], Tensor]
     unsupported: Callable[[AttentionCall], list[str]]
+    # at some of the tokens; None: all are computed and the rest is dropped
+    attend_at: Callable[[AttentionCall, Tensor], Tensor] | None = None
 
 
 # In the order in which "auto" tries them: the fastest first.
 BACKENDS = (
     Backend(name="flash", attend=flash.attend, unsupported=flash.unsupported),
-    Backend(name="sdpa", attend=sdpa.attend, unsupported=sdpa.unsupported),
+    Backend(name="tiles", attend=tiles.attend, unsupported=tiles.unsupported),
+    Backend(name="sdpa", attend=sdpa.attend, unsupported=sdpa.unsupported, attend_at=sdpa.attend_at),
     Backend(name="reference", attend=reference.attend, unsupported=reference.unsupported),
 )
 
@@ -48,13 +51,15 @@ def attend(
     scale: float | None = None,
     dropout: float = 0.0,
     backend: str = "auto",
+    positions: Int[Tensor, "M"] | None = None,
 ) -> Float[Tensor, "T H K"]:
     """Softmax attention inside each sequence of a pack.
 
     `cu_seqlens` holds the S + 1 bounds of the sequences, from 0 to T; `max_seqlen` is the longest of them in
     tokens. `window_each_side=64` lets a token see 129 keys; None means all of its sequence. `scale` defaults
     to K ** -0.5. `dropout` is the probability of dropping an attention weight: pass 0 outside training.
-    Differentiable in q, k, v.
+    Differentiable in q, k, v. `positions` are indices into the pack: only these M tokens are asked for, and
+    the result is [M, H, K], in their order.
 
     Raises BackendError, with every backend's reasons, where none can serve the call, and InputError where
     bounds on the CPU do not fit the tokens; on a GPU they are not looked at.
@@ -70,7 +75,12 @@ def attend(
         dropout=dropout,
     )
     call.check_bounds()
-    return choose(call, backend).attend(call)
+    chosen = choose(call, backend)
+    if positions is None:
+        return chosen.attend(call)
+    if chosen.attend_at is None:
+        return chosen.attend(call)[positions]
+    return chosen.attend_at(call, positions)
 
 
 def choose(call: AttentionCall, name: str = "auto") -> Backend:

@@ -24,7 +24,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from modernbert.kernels.call import AttentionCall
@@ -47,6 +47,22 @@ def attend(call: AttentionCall) -> Float[Tensor, "T H K"]:
     return torch.cat(pieces) if pieces else call.q
 
 
+def attend_at(call: AttentionCall, positions: Int[Tensor, "M"]) -> Float[Tensor, "M H K"]:
+    """Attention of the tokens at `positions`, indices into the pack; the other queries are not computed.
+
+    They are where a window has the queries go in blocks, and where `positions` are none or do not rise.
+    """
+    is_rising = len(positions) > 0 and bool((positions[1:] >= positions[:-1]).all())
+    if call.window is not None or not is_rising:
+        return attend(call)[positions]
+    wanted = call.q.index_select(0, positions)  # [M, H, K]
+    sizes = torch.searchsorted(positions, call.cu_seqlens.to(positions.dtype)).diff().tolist()
+    lengths = call.cu_seqlens.diff().tolist()
+    parts = zip(wanted.split(sizes), call.k.split(lengths), call.v.split(lengths), strict=True)
+    pieces = [_group(call, *part, num_sequences=1) for part in parts if len(part[0])]
+    return torch.cat(pieces)
+
+
 def _neighbours_of_equal_length(call: AttentionCall) -> Iterator[tuple[int, int]]:
     """A length and how many neighbours of it run together, in the order of the pack."""
     lengths = [end - start for start, end in pairwise(call.cu_seqlens.tolist())]
@@ -64,7 +80,7 @@ def _group(
 ) -> Float[Tensor, "t H K"]:
     q, k, v = (x.unflatten(0, (num_sequences, -1)).transpose(1, 2) for x in (q, k, v))  # each [B, H, n, K]
     window = call.window_each_side
-    if window is None or q.shape[2] <= window + 1:
+    if window is None or k.shape[2] <= window + 1:
         mixed = _sdpa(q, k, v, None, call)
     else:
         mixed = _windowed(q, k, v, window, call)

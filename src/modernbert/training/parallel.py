@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.parallel import DistributedDataParallel
 
 from modernbert.errors import TrainingError
-from modernbert.kernels.hardware import resolve_device
+from modernbert.kernels.hardware import keep_freed_memory, resolve_device
 
 Spread = Literal["replicate", "shard"]
 SPREADS: tuple[Spread, ...] = ("replicate", "shard")
@@ -75,11 +75,13 @@ def joined(device: str = "auto") -> Generator[Group]:
     Raises TrainingError where the block lost the connection to another process, which has ended or hangs.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    found = resolve_device(device)
+    if found.type == "cpu":
+        keep_freed_memory()
     if world_size == 1:
-        yield Group(rank=0, world_size=1, device=resolve_device(device))
+        yield Group(rank=0, world_size=1, device=found)
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    found = resolve_device(device)
     if found.type == "cuda":
         if local_rank >= torch.cuda.device_count():
             raise TrainingError(
