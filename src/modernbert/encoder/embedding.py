@@ -66,12 +66,16 @@ class LearnedPositions(nn.Embedding):
         self, batch: PackedBatch
     ) -> Float[Tensor, "T D"]:
         """The vector of each token's position."""
+        self.check(batch)
+        return super().forward(batch.position_ids + self.offset)
+
+    def check(self, batch: PackedBatch) -> None:
+        """Raise InputError where a sequence is longer than the table."""
         if batch.max_seqlen > self.num_positions:
             raise InputError(
                 f"a sequence of {batch.max_seqlen} tokens is longer than the {self.num_positions} positions "
                 "of this model; cut it into windows or use a model with rotary positions"
             )
-        return super().forward(batch.position_ids + self.offset)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,9 @@ from modernbert.encoder.block import Block
 from modernbert.encoder.config import Part, require_positive
 from modernbert.encoder.embedding import EmbeddingConfig, NormPart
 from modernbert.encoder.init import InitConfig, initialize
+from modernbert.encoder.native import NativeEncoder
 from modernbert.encoder.norm import LayerNormConfig
-from modernbert.errors import ConfigError
+from modernbert.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -88,6 +89,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.recomputes_layers = False
+        self.native = NativeEncoder()
         self.embeddings = config.embedding.build(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(block.build(config.hidden_size) for block in config.blocks)
         self.final_norm = (
@@ -103,6 +105,9 @@ class Encoder(nn.Module):
         With `positions`, indices into the pack, only these tokens', [M, D]: the last layer then leaves out
         what the others would cost.
         """
+        if self._runs_natively(batch, backend):
+            hidden = self.native.forward(batch)
+            return hidden if positions is None else hidden.index_select(0, positions)
         x = self.embeddings(batch)  # [T, D]
         *first, last = self.layers
         for layer in first:
@@ -114,6 +119,20 @@ class Encoder(nn.Module):
         else:
             x = self._through(last, x, batch, backend)[positions]
         return self.final_norm(x)
+
+    def _runs_natively(self, batch: PackedBatch, backend: str) -> bool:
+        """Whether the whole forward goes to the native library; BackendError where it was asked for and cannot."""
+        if self.training:
+            self.native.drop()  # its weights are about to change
+        if backend == "native":
+            if reasons := self.native.reasons(self, batch):
+                raise BackendError(
+                    "the native backend cannot run this encoder:\n  "
+                    + "\n  ".join(reasons)
+                    + "\nhint: pass backend='auto', which then takes another"
+                )
+            return True
+        return backend == "auto" and self.native.is_on and not self.native.reasons(self, batch)
 
     def _through(self, layer: nn.Module, *inputs: Any) -> Tensor:
         if self.recomputes_layers and torch.is_grad_enabled():

@@ -59,7 +59,7 @@ class Rotary(nn.Module):
     def forward(self, qkv: Float[Tensor, "T 3 H K"], batch: PackedBatch) -> Float[Tensor, "T 3 H K"]:
         """Turn q and k by the positions in the batch; without gradients, `qkv` itself."""
         cos, sin = angles(
-            self.theta, self.rotary_size, _round_up(batch.max_seqlen), qkv.device
+            self.theta, self.rotary_size, num_angles(batch.max_seqlen), qkv.device
         )  # each [N, R/2]
         return rotary_qkv(
             qkv, cos[batch.position_ids], sin[batch.position_ids], is_interleaved=self.is_interleaved
@@ -83,6 +83,6 @@ def angles(
         return angle.cos(), angle.sin()
 
 
-def _round_up(length: int) -> int:
-    """The next power of two, so that packs of many lengths share few tables."""
+def num_angles(length: int) -> int:
+    """Rows of a table for sequences of this length: the next power of two, so that packs of many lengths share few tables."""
     return max(512, 1 << (length - 1).bit_length())

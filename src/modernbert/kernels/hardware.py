@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -50,6 +51,12 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if name not in tuple(DTYPES):
         raise BackendError(f"unknown dtype {name!r}; use 'auto', {', '.join(map(repr, DTYPES))}")
     return DTYPES[name]
+
+
+def num_threads() -> int:
+    """Threads for our own kernels: as many as torch's, but no more than there are processors for this process."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(torch.get_num_threads(), processors))
 
 
 def keep_freed_memory() -> bool:

@@ -1,0 +1,389 @@
+"""A whole forward in the native library: from an Encoder to a plan, and a plan on a pack.
+
+A plan holds the encoder's matrices packed for this processor's products. It is made when it is first needed and
+made anew when a weight, a part or a hook has changed. What it cannot express it says in words, and the modules
+run. It serves inference alone: fp32 on a processor, without gradients.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from modernbert.encoder.attention import Attention
+from modernbert.encoder.block import ParallelBlock, PostNormBlock, PreNormBlock
+from modernbert.encoder.embedding import Embedding, LearnedPositions
+from modernbert.encoder.mlp import Glu, Mlp
+from modernbert.encoder.rotary import Rotary, angles, num_angles
+from modernbert.errors import BackendError, InputError
+from modernbert.kernels import native_library as native
+from modernbert.kernels.hardware import num_threads
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from modernbert.encoder.encoder import Encoder
+    from modernbert.text.batch import PackedBatch
+
+BLOCKS = {PreNormBlock: native.PRE_NORM, PostNormBlock: native.POST_NORM, ParallelBlock: native.PARALLEL}
+ACTIVATIONS: Mapping[type[nn.Module], str] = {
+    nn.Identity: "identity",
+    nn.GELU: "gelu",
+    nn.ReLU: "relu",
+    nn.SiLU: "silu",
+    nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
+}
+
+
+class NativeEncoder:
+    """The plan of one encoder, kept up to date; may be shared between threads.
+
+    `is_on` says whether "auto" takes it: a model that is loaded to be asked turns it on, training leaves it off.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.is_int8 = False
+        self._lock = threading.Lock()
+        self._plan: Plan | None = None
+        self._refused: tuple[Watched, list[str]] | None = None
+
+    def reasons(self, encoder: Encoder, batch: PackedBatch) -> list[str]:
+        """Why this call cannot run natively; none: it can."""
+        library = native.library()
+        if library is None:
+            return [cast(str, native.missing())]
+        if torch.is_grad_enabled():
+            return ["serves inference alone: call it under torch.no_grad() or torch.inference_mode()"]
+        if batch.token_ids.device.type != "cpu":
+            return [f"runs on a processor, the batch is on {batch.token_ids.device}"]
+        with self._lock:
+            if self._plan is not None and self._plan.is_current(encoder, self.is_int8):
+                return []
+            self._plan = None
+            if self._refused is not None and self._refused[0].is_unchanged(encoder):
+                return self._refused[1]
+            watched = Watched(encoder)
+            reasons = unsupported(encoder, int(library.modernbert_lanes()))
+            if reasons:
+                self._refused = (watched, reasons)
+                return reasons
+            self._refused = None
+            self._plan = Plan(library, encoder, watched, self.is_int8)
+            return []
+
+    def forward(self, batch: PackedBatch) -> Float[Tensor, "T D"]:
+        """Hidden states of all tokens; call `reasons` first."""
+        plan = self._plan
+        assert plan is not None
+        return plan.forward(batch)
+
+    def drop(self) -> None:
+        """Give the packed weights back; the next call makes them anew."""
+        self._plan = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NativeEncoder:
+        """A copy of an encoder gets a plan of its own."""
+        copied = NativeEncoder()
+        copied.is_on, copied.is_int8 = self.is_on, self.is_int8
+        return copied
+
+    def __reduce__(self) -> tuple[type[NativeEncoder], tuple[()]]:
+        return NativeEncoder, ()
+
+
+class Watched:
+    """What a plan was made from: every part, tensor and hook, to see whether one has changed."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self._encoder = encoder
+        self._dicts: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
+        self._hooks: list[Mapping[int, Any]] = []
+        for module in encoder.modules():
+            slots = vars(module)
+            for name in ("_modules", "_parameters", "_buffers"):
+                if slots[name]:
+                    self._dicts.append((slots[name], tuple(slots[name].values())))
+            self._hooks += [slots["_forward_hooks"], slots["_forward_pre_hooks"]]
+        self._tensors = list(encoder.parameters())
+        self._states = [_state(tensor) for tensor in self._tensors]
+
+    def is_unchanged(self, encoder: nn.Module) -> bool:
+        """Whether all is as it was: the same objects, untouched by any operation that torch counts."""
+        return (
+            encoder is self._encoder
+            and not self.has_hooks
+            and all(
+                len(now) == len(then) and all(a is b for a, b in zip(now.values(), then, strict=True))
+                for now, then in self._dicts
+            )
+            and all(_state(tensor) == state for tensor, state in zip(self._tensors, self._states, strict=True))
+        )
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether somebody wants to be called in between."""
+        return any(self._hooks)
+
+
+def _state(tensor: Tensor) -> tuple[int, int]:
+    # a tensor made in inference mode has no counter, and torch lets nobody but inference mode change it
+    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+
+
+class Plan:
+    """An encoder's packed weights."""
+
+    def __init__(self, library: ctypes.CDLL, encoder: Encoder, watched: Watched, is_int8: bool) -> None:
+        self._library = library
+        self._watched = watched
+        self._is_int8 = is_int8
+        self._rotaries: list[Rotary] = []
+        self._tables: dict[int, tuple[Any, list[Tensor]]] = {}
+        self._positions = _learned_positions(encoder)
+        self._hidden_size = encoder.config.hidden_size
+        self._vocab_size = encoder.config.vocab_size
+        layers = (native.LayerSpec * len(encoder.layers))(*map(self._layer, encoder.layers))
+        embedding = cast(Embedding, encoder.embeddings)
+        positions, types = self._positions, embedding.token_types
+        spec = native.ModelSpec(
+            hidden_size=self._hidden_size,
+            vocab_size=embedding.tok_embeddings.num_embeddings,
+            num_layers=len(encoder.layers),
+            num_positions=0 if positions is None else positions.num_positions,
+            position_offset=0 if positions is None else positions.offset,
+            num_token_types=0 if types is None else types.num_embeddings,
+            is_int8=is_int8,
+            tokens=embedding.tok_embeddings.weight.data_ptr(),
+            positions=None if positions is None else positions.weight.data_ptr(),
+            token_types=None if types is None else types.weight.data_ptr(),
+            embedding_norm=_norm(embedding.norm),
+            final_norm=_norm(encoder.final_norm),
+            layers=layers,
+        )
+        self._plan = library.modernbert_plan_new(ctypes.byref(spec))
+        if not self._plan:
+            raise BackendError("there is no memory for the packed weights; pass backend='sdpa'")
+
+    def __del__(self) -> None:
+        if getattr(self, "_plan", None):
+            self._library.modernbert_plan_free(self._plan)
+
+    def is_current(self, encoder: Encoder, is_int8: bool) -> bool:
+        """Whether the encoder is still what was packed."""
+        return (
+            is_int8 == self._is_int8
+            and self._watched.is_unchanged(encoder)
+            and bool(self._library.modernbert_plan_is_current(self._plan))
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the packed weights."""
+        return int(self._library.modernbert_plan_bytes(self._plan))
+
+    def forward(self, batch: PackedBatch) -> Float[Tensor, "T D"]:
+        """The last hidden state of every token."""
+        if self._positions is not None:
+            self._positions.check(batch)
+        ids, positions, bounds = batch.token_ids.long(), batch.position_ids.long(), batch.cu_seqlens.int()
+        types = None if batch.token_types is None else batch.token_types.long().contiguous()
+        ids, positions, bounds = ids.contiguous(), positions.contiguous(), bounds.contiguous()
+        if len(positions) != len(ids) or (types is not None and len(types) != len(ids)):
+            raise InputError(f"a batch of {len(ids)} tokens needs as many positions and types")
+        pack = native.Pack(
+            num_tokens=len(ids),
+            num_sequences=len(bounds) - 1,
+            token_ids=ids.data_ptr(),
+            position_ids=positions.data_ptr(),
+            token_types=None if types is None else types.data_ptr(),
+            cu_seqlens=bounds.data_ptr(),
+            tables=self._tables_for(batch.max_seqlen),
+        )
+        out = torch.empty(len(ids), self._hidden_size)
+        where = ctypes.c_int64(0)
+        status = self._library.modernbert_forward(
+            self._plan, ctypes.byref(pack), num_threads(), out.data_ptr(), ctypes.byref(where)
+        )
+        if status != native.OK:
+            self._raise(status, where.value, batch)
+        return out
+
+    def _tables_for(self, max_seqlen: int) -> Any:
+        """The angles of each kind of rotary positions, for sequences up to this length."""
+        length = num_angles(max_seqlen)
+        if length not in self._tables:
+            pairs = [angles(r.theta, r.rotary_size, length, torch.device("cpu")) for r in self._rotaries]
+            tables = (native.RotaryTable * max(1, len(pairs)))(
+                *(native.RotaryTable(cos.data_ptr(), sin.data_ptr(), length) for cos, sin in pairs)
+            )
+            kept = [tensor for pair in pairs for tensor in pair]
+            self._tables = {length: (tables, kept)} | dict(list(self._tables.items())[:3])
+        return self._tables[length][0]
+
+    def _raise(self, status: int, where: int, batch: PackedBatch) -> None:
+        if status == native.BAD_TOKEN:
+            raise IndexError(
+                f"token {where} of the batch is {int(batch.token_ids[where])}, outside the vocabulary of "
+                f"{self._vocab_size}"
+            )
+        if status == native.BAD_POSITION:
+            raise IndexError(
+                f"token {where} of the batch has position {int(batch.position_ids[where])}, and sequences of "
+                f"max_seqlen={batch.max_seqlen} have none so high"
+            )
+        if status == native.BAD_TOKEN_TYPE:
+            raise IndexError(f"token {where} of the batch is of a type that the model has not learned")
+        if status == native.BAD_BOUNDS:
+            raise InputError(
+                f"cu_seqlens must rise from 0 to the {len(batch.token_ids)} tokens; bound {where} does not fit"
+            )
+        if status == native.BAD_THREADS:
+            raise BackendError(f"{num_threads()} threads cannot be started; set fewer with torch.set_num_threads")
+        raise BackendError("there is no memory for this batch; make it smaller")
+
+    def _layer(self, block: nn.Module) -> native.LayerSpec:
+        attention = cast(Attention, block.attn)
+        mlp = cast("Mlp | Glu", block.mlp)
+        rotary = cast("Rotary | None", attention.positions)
+        is_parallel = type(block) is ParallelBlock
+        return native.LayerSpec(
+            block=BLOCKS[type(block)],  # pyright: ignore[reportArgumentType]  # `unsupported` has looked
+            num_heads=attention.num_heads,
+            window=-1 if attention.window_each_side is None else min(attention.window_each_side, 2**30),
+            rotary_size=0 if rotary is None else rotary.rotary_size,
+            is_interleaved=False if rotary is None else rotary.is_interleaved,
+            table=0 if rotary is None else self._table_of(rotary),
+            is_gated=type(mlp) is Glu,
+            activation=native.ACTIVATIONS[cast(str, _activation(mlp.activation))],
+            attention_norm=_norm(cast(nn.Module, block.norm if is_parallel else block.attn_norm)),
+            mlp_norm=native.NormSpec() if is_parallel else _norm(cast(nn.Module, block.mlp_norm)),
+            qkv=_linear(attention.Wqkv),
+            attention_out=_linear(attention.Wo),
+            mlp_in=_linear(mlp.Wi),
+            mlp_out=_linear(mlp.Wo),
+        )
+
+    def _table_of(self, rotary: Rotary) -> int:
+        for number, known in enumerate(self._rotaries):
+            if (known.theta, known.rotary_size) == (rotary.theta, rotary.rotary_size):
+                return number
+        self._rotaries.append(rotary)
+        return len(self._rotaries) - 1
+
+
+def unsupported(encoder: Encoder, lanes: int) -> list[str]:
+    """What of this encoder a plan cannot express; `lanes` are the numbers of this processor's vectors."""
+    reasons = dict.fromkeys(_unsupported(encoder, lanes))  # a layer like the last one adds nothing
+    return list(reasons)
+
+
+def _unsupported(encoder: Encoder, lanes: int) -> Iterator[str]:
+    if encoder.training:
+        yield "serves inference alone: call eval() on the encoder"
+    if Watched(encoder).has_hooks:
+        yield "has no place for forward hooks, and a module has one"
+    if encoder.config.hidden_size % lanes:
+        yield f"needs sizes that are multiples of {lanes}, hidden_size is {encoder.config.hidden_size}"
+    for parameter in encoder.parameters():
+        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
+            yield f"computes in float32 on a processor, a weight is {parameter.dtype} on {parameter.device}"
+        elif not parameter.is_contiguous() or type(parameter) not in (nn.Parameter, torch.Tensor):
+            yield "needs weights that are plain and contiguous"
+    embedding = encoder.embeddings
+    if type(embedding) is not Embedding:
+        yield f"does not know embeddings of type {type(embedding).__name__}"
+    else:
+        if type(embedding.positions) not in (LearnedPositions, type(None)):
+            yield f"does not know positions of type {type(embedding.positions).__name__}"
+        for table in (embedding.tok_embeddings, embedding.token_types):
+            if type(table) not in (nn.Embedding, type(None)):
+                yield f"does not know an embedding table of type {type(table).__name__}"
+        yield from _unsupported_norm(embedding.norm)
+    yield from _unsupported_norm(encoder.final_norm)
+    for block in encoder.layers:
+        yield from _unsupported_block(block, encoder.config.hidden_size, lanes)
+
+
+def _unsupported_block(block: nn.Module, hidden_size: int, lanes: int) -> Iterator[str]:
+    if type(block) not in BLOCKS:
+        yield f"does not know blocks of type {type(block).__name__}"
+        return
+    norms = (block.norm,) if type(block) is ParallelBlock else (block.attn_norm, block.mlp_norm)
+    for norm in norms:
+        yield from _unsupported_norm(cast(nn.Module, norm))
+    attention, mlp = block.attn, block.mlp
+    if type(attention) is not Attention:
+        yield f"does not know attention of type {type(attention).__name__}"
+    else:
+        head_dim = hidden_size // attention.num_heads
+        if head_dim % lanes:
+            yield f"needs heads of a multiple of {lanes} numbers, found {head_dim}"
+        rotary = attention.positions
+        if type(rotary) not in (Rotary, type(None)):
+            yield f"does not know positions of type {type(rotary).__name__}"
+        elif isinstance(rotary, Rotary) and rotary.rotary_size % (2 * lanes):
+            yield f"turns multiples of {2 * lanes} numbers of a head, not {rotary.rotary_size}"
+        yield from _unsupported_linear(attention.Wqkv, attention.Wo)
+    if type(mlp) not in (Mlp, Glu):
+        yield f"does not know an MLP of type {type(mlp).__name__}"
+        return
+    assert isinstance(mlp, Mlp | Glu)
+    yield from _unsupported_linear(mlp.Wi, mlp.Wo)
+    if _activation(mlp.activation) is None:
+        yield f"does not know the activation {mlp.activation}"
+    if mlp.Wo.in_features % lanes:
+        yield f"needs sizes that are multiples of {lanes}, an intermediate_size is {mlp.Wo.in_features}"
+
+
+def _unsupported_linear(*layers: nn.Module) -> Iterator[str]:
+    for layer in layers:
+        if type(layer) is not nn.Linear:
+            yield f"does not know a linear layer of type {type(layer).__name__}"
+
+
+def _unsupported_norm(norm: nn.Module) -> Iterator[str]:
+    if type(norm) not in (nn.Identity, nn.LayerNorm, nn.RMSNorm):
+        yield f"does not know norms of type {type(norm).__name__}"
+
+
+def _activation(module: nn.Module) -> str | None:
+    """The library's name of it, or None."""
+    if type(module) is nn.GELU:
+        return {"none": "gelu", "tanh": "gelu_tanh"}.get(module.approximate)
+    return ACTIVATIONS.get(type(module)) or {"QuickGelu": "quick_gelu", "SquaredRelu": "relu2"}.get(
+        type(module).__name__
+    )
+
+
+def _norm(norm: nn.Module) -> native.NormSpec:
+    if isinstance(norm, nn.LayerNorm):
+        bias = cast("Tensor | None", norm.bias)
+        return native.NormSpec(
+            native.LAYER_NORM, norm.eps, norm.weight.data_ptr(), None if bias is None else bias.data_ptr()
+        )
+    if isinstance(norm, nn.RMSNorm):
+        eps = torch.finfo(torch.float32).eps if norm.eps is None else norm.eps
+        return native.NormSpec(native.RMS_NORM, eps, norm.weight.data_ptr(), None)
+    return native.NormSpec()
+
+
+def _linear(layer: nn.Linear) -> native.LinearSpec:
+    bias = cast("Tensor | None", layer.bias)
+    return native.LinearSpec(
+        layer.weight.data_ptr(),
+        None if bias is None else bias.data_ptr(),
+        layer.in_features,
+        layer.out_features,
+    )
+
+
+def _learned_positions(encoder: Encoder) -> LearnedPositions | None:
+    return cast("LearnedPositions | None", cast(Embedding, encoder.embeddings).positions)

@@ -1,0 +1,195 @@
+#include "plan.h"
+
+#include <sys/mman.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+namespace modernbert {
+
+Memory::Memory(Memory &&other) noexcept
+    : start_(std::exchange(other.start_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+Memory::~Memory() { std::free(start_); }
+
+bool Memory::take(int64_t bytes) {
+    // Large pages: a product reads all of a matrix once, and would miss the table of small pages at each of them.
+    const int64_t page = bytes >= (1 << 21) ? (1 << 21) : 64;
+    bytes_ = (bytes + page - 1) / page * page;
+    start_ = std::aligned_alloc(page, bytes_);
+    if (start_ && page > 64) madvise(start_, bytes_, MADV_HUGEPAGE);
+    return start_ != nullptr;
+}
+
+std::vector<int32_t> plain_columns(int32_t out) {
+    std::vector<int32_t> rows((out + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS, -1);
+    for (int32_t column = 0; column < out; column++) rows[column] = column;
+    return rows;
+}
+
+namespace {
+
+// Of a gated unit a panel holds a vector of the activated half and the vector that it is multiplied by.
+std::vector<int32_t> gated_columns(int32_t out) {
+    std::vector<int32_t> rows;
+    for (int32_t start = 0; start < out / 2; start += LANES)
+        for (int32_t half = 0; half < 2; half++)
+            for (int32_t lane = 0; lane < LANES; lane++) rows.push_back(half * (out / 2) + start + lane);
+    return rows;
+}
+
+struct HeadVector {
+    int32_t which, head, place;
+};
+
+// Queries and keys: a panel holds the first numbers of some pairs, and the second ones, so that they are turned
+// where they are computed. Interleaved pairs come apart for that; as they do so in queries and keys alike, their
+// product stays what it is. What is not turned, and the values, goes two vectors a panel.
+std::vector<int32_t> head_columns(const LayerSpec &spec, int32_t hidden, std::vector<HeadVectors> &panels) {
+    const int32_t head_dim = hidden / spec.num_heads, half = spec.rotary_size / 2;
+    std::vector<int32_t> rows;
+    std::vector<HeadVector> plain;
+    auto row_of = [&](int32_t which, int32_t head, int32_t number) {
+        return which * hidden + head * head_dim + number;
+    };
+    for (int32_t which = 0; which < 3; which++)
+        for (int32_t head = 0; head < spec.num_heads; head++) {
+            const int32_t turned = which < 2 ? spec.rotary_size : 0;
+            for (int32_t start = 0; start < turned / 2; start += LANES) {
+                for (int32_t second = 0; second < 2; second++)
+                    for (int32_t i = start; i < start + LANES; i++)
+                        rows.push_back(row_of(which, head, spec.is_interleaved ? 2 * i + second : second * half + i));
+                panels.push_back({which, head, start, half + start, which, head, start});
+            }
+            for (int32_t place = turned; place < head_dim; place += LANES) plain.push_back({which, head, place});
+        }
+    for (size_t i = 0; i < plain.size(); i += 2) {
+        const bool is_pair = i + 1 < plain.size();
+        const HeadVector first = plain[i], second = is_pair ? plain[i + 1] : HeadVector{-1, 0, 0};
+        panels.push_back({first.which, first.head, first.place, second.place, second.which, second.head, -1});
+        for (const HeadVector &vector : {first, second})
+            for (int32_t lane = 0; lane < LANES; lane++)
+                rows.push_back(vector.which < 0 ? -1 : row_of(vector.which, vector.head, vector.place + lane));
+    }
+    return rows;
+}
+
+int64_t sample_place(const PackedLinear &linear, int sample) {
+    const int64_t size = int64_t(linear.in) * linear.out;
+    return size * (2 * sample + 1) / (2 * NUM_SAMPLES);
+}
+
+}  // namespace
+
+bool PackedLinear::pack(const LinearSpec &spec, const std::vector<int32_t> &rows, bool to_int8,
+                        const std::vector<float> *factors) {
+    in = spec.in;
+    out = spec.out;
+    num_panels = int32_t(rows.size()) / TILE_COLUMNS;
+    is_int8 = to_int8;
+    source = spec.weight;
+    for (int sample = 0; sample < NUM_SAMPLES; sample++) samples[sample] = source[sample_place(*this, sample)];
+    if (spec.bias) {
+        if (!bias.take(rows.size() * sizeof(float))) return false;
+        for (size_t c = 0; c < rows.size(); c++)
+            bias.as<float>()[c] = rows[c] < 0 ? 0.0f : spec.bias[rows[c]] * (factors ? (*factors)[rows[c]] : 1.0f);
+    }
+    const int64_t pairs = (in + 1) / 2;
+    const int64_t bytes = to_int8 ? pairs * 2 : int64_t(in) * int64_t(sizeof(float));
+    if (!weights.take(bytes * int64_t(rows.size()))) return false;
+    if (to_int8 && !scales.take(rows.size() * sizeof(float))) return false;
+    to_int8 ? pack_bytes(spec, rows, factors) : pack_floats(spec, rows, factors);
+    return true;
+}
+
+void PackedLinear::pack_floats(const LinearSpec &spec, const std::vector<int32_t> &rows,
+                               const std::vector<float> *factors) {
+    for (int32_t panel = 0; panel < num_panels; panel++) {
+        float *to = weights.as<float>() + int64_t(panel) * in * TILE_COLUMNS;
+        for (int32_t column = 0; column < TILE_COLUMNS; column++) {
+            const int32_t row = rows[panel * TILE_COLUMNS + column];
+            const float factor = row >= 0 && factors ? (*factors)[row] : 1.0f;
+            const float *from = spec.weight + int64_t(row) * in;
+            for (int32_t k = 0; k < in; k++)
+                to[int64_t(k) * TILE_COLUMNS + column] = row < 0 ? 0.0f : from[k] * factor;
+        }
+    }
+}
+
+// Symmetric, a scale for each row of the matrix: its largest number becomes 127.
+void PackedLinear::pack_bytes(const LinearSpec &spec, const std::vector<int32_t> &rows,
+                              const std::vector<float> *factors) {
+    const int64_t pairs = (in + 1) / 2;
+    std::memset(weights.as<void>(), 0, weights.bytes());
+    for (int32_t c = 0; c < int32_t(rows.size()); c++) {
+        const int32_t row = rows[c];
+        scales.as<float>()[c] = 0.0f;
+        if (row < 0) continue;
+        const float *from = spec.weight + int64_t(row) * in;
+        float largest = 0.0f;
+        bool is_number = true;
+        for (int32_t k = 0; k < in; k++) {
+            largest = std::fmax(largest, std::fabs(from[k]));
+            is_number = is_number && std::isfinite(from[k]);
+        }
+        const float scale = largest / 127.0f;
+        // A row that holds NaN or infinity gives NaN, as it would in floats.
+        scales.as<float>()[c] = is_number ? scale * (factors ? (*factors)[row] : 1.0f) : NAN;
+        if (!is_number || largest == 0.0f) continue;
+        int8_t *to = weights.as<int8_t>() + int64_t(c / TILE_COLUMNS) * pairs * 2 * TILE_COLUMNS;
+        for (int32_t k = 0; k < in; k++)
+            to[(int64_t(k / 2) * TILE_COLUMNS + c % TILE_COLUMNS) * 2 + k % 2] = int8_t(std::nearbyint(from[k] / scale));
+    }
+}
+
+bool PackedLinear::is_current() const {
+    for (int sample = 0; sample < NUM_SAMPLES; sample++)
+        if (std::memcmp(&samples[sample], &source[sample_place(*this, sample)], sizeof(float)) != 0) return false;
+    return true;
+}
+
+bool Plan::build(const ModelSpec &model) {
+    spec = model;
+    layers.resize(model.num_layers);
+    const bool to_int8 = model.is_int8 != 0;
+    for (int32_t i = 0; i < model.num_layers; i++) {
+        Layer &layer = layers[i];
+        layer.spec = model.layers[i];
+        const LayerSpec &from = layer.spec;
+        layer.head_dim = model.hidden_size / from.num_heads;
+        // The scale of the scores, and the change from e to 2 as the base of the softmax, go into the queries.
+        std::vector<float> factors(3 * model.hidden_size, 1.0f);
+        for (int32_t row = 0; row < model.hidden_size; row++)
+            factors[row] = LOG2_E / std::sqrt(float(layer.head_dim));
+        const auto columns = head_columns(from, model.hidden_size, layer.heads);
+        const auto in_columns = from.is_gated ? gated_columns(from.mlp_in.out) : plain_columns(from.mlp_in.out);
+        if (!layer.qkv.pack(from.qkv, columns, to_int8, &factors) ||
+            !layer.attention_out.pack(from.attention_out, plain_columns(from.attention_out.out), to_int8) ||
+            !layer.mlp_in.pack(from.mlp_in, in_columns, to_int8) ||
+            !layer.mlp_out.pack(from.mlp_out, plain_columns(from.mlp_out.out), to_int8))
+            return false;
+        for (const PackedLinear *linear : {&layer.qkv, &layer.attention_out, &layer.mlp_in, &layer.mlp_out})
+            largest_in = linear->in > largest_in ? linear->in : largest_in;
+    }
+    spec.layers = nullptr;  // the caller's list may be gone after this
+    return true;
+}
+
+bool Plan::is_current() const {
+    for (const Layer &layer : layers)
+        for (const PackedLinear *linear : {&layer.qkv, &layer.attention_out, &layer.mlp_in, &layer.mlp_out})
+            if (!linear->is_current()) return false;
+    return true;
+}
+
+int64_t Plan::bytes() const {
+    int64_t bytes = 0;
+    for (const Layer &layer : layers)
+        for (const PackedLinear *linear : {&layer.qkv, &layer.attention_out, &layer.mlp_in, &layer.mlp_out})
+            bytes += linear->bytes();
+    return bytes;
+}
+
+}  // namespace modernbert

@@ -1,0 +1,85 @@
+// A plan: a model's matrices packed for the products, and what each layer is.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "interface.h"
+#include "tiles.h"
+
+namespace modernbert {
+
+// Memory of a plan: 64-byte aligned, freed with it.
+class Memory {
+  public:
+    Memory() = default;
+    Memory(const Memory &) = delete;
+    Memory &operator=(const Memory &) = delete;
+    Memory(Memory &&other) noexcept;
+    ~Memory();
+    // False where there is none.
+    bool take(int64_t bytes);
+    template <typename T>
+    T *as() const {
+        return static_cast<T *>(start_);
+    }
+    int64_t bytes() const { return bytes_; }
+
+  private:
+    void *start_ = nullptr;
+    int64_t bytes_ = 0;
+};
+
+// Where a vector of queries, keys or values goes, and by which angles it is turned.
+struct HeadVectors {
+    int32_t which;      // 0 queries, 1 keys, 2 values; -1: nothing
+    int32_t head;
+    int32_t first, second;  // places inside the head of the two vectors of a panel
+    int32_t second_which, second_head;
+    int32_t angle;      // index of the first angle; -1: not turned
+};
+
+// Numbers of a matrix at some places, to see whether it has changed since.
+constexpr int NUM_SAMPLES = 8;
+
+// A linear layer, its columns in panels of TILE_COLUMNS, each panel as the inner loop reads it.
+struct PackedLinear {
+    int32_t in = 0, out = 0, num_panels = 0;
+    bool is_int8 = false;
+    Memory weights;  // floats [panel, in, column], or bytes [panel, in / 2, column, 2]
+    Memory bias;     // [panel, column], null where there is none
+    Memory scales;   // of 8-bit weights: [panel, column]
+    const float *source = nullptr;
+    float samples[NUM_SAMPLES] = {};
+
+    // `rows[c]` is the row of the matrix that becomes column c, -1 for none; `factors[row]` multiplies it.
+    bool pack(const LinearSpec &spec, const std::vector<int32_t> &rows, bool to_int8,
+              const std::vector<float> *factors = nullptr);
+    bool is_current() const;
+    int64_t bytes() const { return weights.bytes() + bias.bytes() + scales.bytes(); }
+
+  private:
+    void pack_floats(const LinearSpec &spec, const std::vector<int32_t> &rows, const std::vector<float> *factors);
+    void pack_bytes(const LinearSpec &spec, const std::vector<int32_t> &rows, const std::vector<float> *factors);
+};
+
+struct Layer {
+    LayerSpec spec;  // its matrices belong to the caller and are not looked at, but for `is_current`
+    int32_t head_dim;
+    PackedLinear qkv, attention_out, mlp_in, mlp_out;
+    std::vector<HeadVectors> heads;  // one for each panel of qkv
+};
+
+struct Plan {
+    ModelSpec spec;
+    std::vector<Layer> layers;
+    int32_t largest_in = 0;  // the widest input of any product
+
+    bool build(const ModelSpec &model);
+    bool is_current() const;
+    int64_t bytes() const;
+};
+
+// Columns as they come.
+std::vector<int32_t> plain_columns(int32_t out);
+
+}  // namespace modernbert

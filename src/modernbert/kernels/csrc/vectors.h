@@ -1,0 +1,126 @@
+// Vectors of floats, written once for every width: 8 lanes with AVX2, 16 with AVX-512.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace modernbert {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+
+typedef float Floats __attribute__((vector_size(LANES * 4)));
+typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+typedef float LooseFloats __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef float Eight __attribute__((vector_size(32)));
+typedef float LooseEight __attribute__((vector_size(32), aligned(4), may_alias));
+
+inline Floats load(const float *from) { return *reinterpret_cast<const LooseFloats *>(from); }
+inline void store(float *to, Floats x) { *reinterpret_cast<LooseFloats *>(to) = x; }
+inline Floats splat(float x) { return Floats{} + x; }
+
+inline Floats larger(Floats a, Floats b) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
+}
+
+inline Floats smaller(Floats a, Floats b) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    return (Floats)_mm256_min_ps((__m256)a, (__m256)b);
+#endif
+}
+
+inline Floats to_floats(Ints x) { return __builtin_convertvector(x, Floats); }
+
+inline float sum_of(Floats x) {
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += x[i];
+    return sum;
+}
+
+inline float largest_of(Floats x) {
+    float most = x[0];
+    for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+inline Floats absolute(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
+
+// 2 ** x to about one part in 10^7; 0 below -126, where numbers would lose bits; x must stay below 127.
+// A NaN stays one: whoever diverged must see it.
+inline Floats exp2(Floats x) {
+    // Added to this, x is rounded to a whole number, whose bits, with the exponent's offset of 127, come last.
+    const float shift = 12582912.0f + 127.0f;
+    Floats shifted = x + shift;
+    Floats rest = x - (shifted - shift);  // in [-1/2, 1/2]
+    Floats power = (Floats)((Ints)shifted << 23);
+    // Coefficients by least squares over the interval, weighted for relative error: 2e-9 before rounding.
+    Floats y = splat(1.5337577e-4f);
+    y = y * rest + 1.3399860e-3f;
+    y = y * rest + 9.6185195e-3f;
+    y = y * rest + 5.5503290e-2f;
+    y = y * rest + 2.4022647e-1f;
+    y = y * rest + 6.9314721e-1f;
+    y = y * rest + 1.0f;
+    return x < -126.0f ? Floats{} : y * power;
+}
+
+constexpr float LOG2_E = 1.44269504088896340736f;
+
+inline Floats exp_below_88(Floats x) { return exp2(smaller(x, splat(87.0f)) * LOG2_E); }
+inline Floats sigmoid(Floats x) { return 1.0f / (1.0f + exp_below_88(-x)); }
+
+// The error function to 5e-7: the rational approximation of Eigen, whose limit of 4 is where it reaches 1.
+inline Floats erf(Floats x) {
+    x = larger(smaller(x, splat(4.0f)), splat(-4.0f));
+    Floats square = x * x;
+    Floats top = splat(-2.72614225801306e-10f);
+    top = top * square + 2.77068142495902e-08f;
+    top = top * square - 2.10102402082508e-06f;
+    top = top * square - 5.69250639462346e-05f;
+    top = top * square - 7.34990630326855e-04f;
+    top = top * square - 2.95459980854025e-03f;
+    top = top * square - 1.60960333262415e-02f;
+    Floats bottom = splat(-1.45660718464996e-05f);
+    bottom = bottom * square - 2.13374055278905e-04f;
+    bottom = bottom * square - 1.68282697438203e-03f;
+    bottom = bottom * square - 7.37332916720468e-03f;
+    bottom = bottom * square - 1.42647390514189e-02f;
+    return x * top / bottom;
+}
+
+inline Floats tanh(Floats x) { return 2.0f * sigmoid(2.0f * x) - 1.0f; }
+
+// Rows of eight numbers become columns. Strides count floats.
+inline void transpose_eight(const float *from, int64_t from_stride, float *to, int64_t to_stride) {
+    Eight r[8], s[8];
+    for (int i = 0; i < 8; i++) r[i] = *reinterpret_cast<const LooseEight *>(from + i * from_stride);
+    for (int i = 0; i < 4; i++) {
+        s[2 * i] = __builtin_shufflevector(r[2 * i], r[2 * i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        s[2 * i + 1] = __builtin_shufflevector(r[2 * i], r[2 * i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (int i = 0; i < 2; i++) {
+        Eight a = s[4 * i], b = s[4 * i + 1], c = s[4 * i + 2], d = s[4 * i + 3];
+        r[4 * i] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+        r[4 * i + 1] = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+        r[4 * i + 2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+        r[4 * i + 3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    for (int i = 0; i < 4; i++) {
+        Eight low = __builtin_shufflevector(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        Eight high = __builtin_shufflevector(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+        *reinterpret_cast<LooseEight *>(to + i * to_stride) = low;
+        *reinterpret_cast<LooseEight *>(to + (i + 4) * to_stride) = high;
+    }
+}
+
+}  // namespace modernbert
