@@ -15,7 +15,7 @@ from modernbert.encoder.block import Block
 from modernbert.encoder.config import Part, require_positive
 from modernbert.encoder.embedding import EmbeddingConfig, NormPart
 from modernbert.encoder.init import InitConfig, initialize
-from modernbert.encoder.native import NativeEncoder
+from modernbert.encoder.native import NativeEncoder, Plan
 from modernbert.encoder.norm import LayerNormConfig
 from modernbert.errors import BackendError, ConfigError
 
@@ -105,8 +105,9 @@ class Encoder(nn.Module):
         With `positions`, indices into the pack, only these tokens', [M, D]: the last layer then leaves out
         what the others would cost.
         """
-        if self._runs_natively(batch, backend):
-            hidden = self.native.forward(batch)
+        plan = self._native_plan(batch, backend)
+        if plan is not None:
+            hidden = plan.forward(batch)
             return hidden if positions is None else hidden.index_select(0, positions)
         x = self.embeddings(batch)  # [T, D]
         *first, last = self.layers
@@ -120,19 +121,24 @@ class Encoder(nn.Module):
             x = self._through(last, x, batch, backend)[positions]
         return self.final_norm(x)
 
-    def _runs_natively(self, batch: PackedBatch, backend: str) -> bool:
-        """Whether the whole forward goes to the native library; BackendError where it was asked for and cannot."""
+    def _native_plan(self, batch: PackedBatch, backend: str) -> Plan | None:
+        """The plan where the native library does it all; BackendError where it was asked for and cannot."""
         if self.training:
             self.native.drop()  # its weights are about to change
-        if backend == "native":
-            if reasons := self.native.reasons(self, batch):
-                raise BackendError(
-                    "the native backend cannot run this encoder:\n  "
-                    + "\n  ".join(reasons)
-                    + "\nhint: pass backend='auto', which then takes another"
-                )
-            return True
-        return backend == "auto" and self.native.is_on and not self.native.reasons(self, batch)
+        is_asked = backend == "native"
+        if not is_asked and (backend != "auto" or not self.native.is_on or self.training):
+            return None
+        plan = self.native.plan_for(self, batch)
+        if isinstance(plan, Plan):
+            return plan
+        if not is_asked and not self.native.is_int8:
+            return None
+        raise BackendError(
+            "the native backend cannot run this encoder:\n"
+            + "\n".join(f"  it {reason}" for reason in plan)
+            + ("\nhint: load the model with another dtype" if self.native.is_int8 else "")
+            + ("\nhint: pass backend='auto', which then takes another" if is_asked else "")
+        )
 
     def _through(self, layer: nn.Module, *inputs: Any) -> Tensor:
         if self.recomputes_layers and torch.is_grad_enabled():

@@ -7,9 +7,11 @@ run. It serves inference alone: fp32 on a processor, without gradients.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -42,61 +44,82 @@ ACTIVATIONS: Mapping[type[nn.Module], str] = {
 }
 
 
+@dataclass(kw_only=True, slots=True)
+class _Cache:
+    """A plan, or why there is none, until something changes."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    plan: Plan | None = None
+    refused: tuple[Watched, list[str]] | None = None
+
+
 class NativeEncoder:
     """The plan of one encoder, kept up to date; may be shared between threads.
 
     `is_on` says whether "auto" takes it: a model that is loaded to be asked turns it on, training leaves it off.
+    `is_int8` has the products run on 8-bit weights.
     """
 
-    def __init__(self) -> None:
-        self.is_on = False
-        self.is_int8 = False
-        self._lock = threading.Lock()
-        self._plan: Plan | None = None
-        self._refused: tuple[Watched, list[str]] | None = None
+    def __init__(self, *, is_on: bool = False, is_int8: bool = False) -> None:
+        self.is_on = is_on
+        self.is_int8 = is_int8
+        self._cache = _Cache()
+        self._original: Encoder | None = None
 
-    def reasons(self, encoder: Encoder, batch: PackedBatch) -> list[str]:
-        """Why this call cannot run natively; none: it can."""
+    def plan_for(self, encoder: Encoder, batch: PackedBatch) -> Plan | list[str]:
+        """The plan of this encoder's weights as they are now, or why this call cannot run natively."""
         library = native.library()
         if library is None:
             return [cast(str, native.missing())]
-        if torch.is_grad_enabled():
-            return ["serves inference alone: call it under torch.no_grad() or torch.inference_mode()"]
-        if batch.token_ids.device.type != "cpu":
-            return [f"runs on a processor, the batch is on {batch.token_ids.device}"]
-        with self._lock:
-            if self._plan is not None and self._plan.is_current(encoder, self.is_int8):
-                return []
-            self._plan = None
-            if self._refused is not None and self._refused[0].is_unchanged(encoder):
-                return self._refused[1]
-            watched = Watched(encoder)
-            reasons = unsupported(encoder, int(library.modernbert_lanes()))
-            if reasons:
-                self._refused = (watched, reasons)
-                return reasons
-            self._refused = None
-            self._plan = Plan(library, encoder, watched, self.is_int8)
-            return []
-
-    def forward(self, batch: PackedBatch) -> Float[Tensor, "T D"]:
-        """Hidden states of all tokens; call `reasons` first."""
-        plan = self._plan
-        assert plan is not None
-        return plan.forward(batch)
+        if reasons := _unsupported_call(batch):
+            return reasons
+        whole = self._original or encoder
+        with self._cache.lock:
+            plan, refused = self._cache.plan, self._cache.refused
+            if plan is not None and plan.is_current(whole, self.is_int8):
+                watched = plan.watched
+            elif refused is not None and refused[0].is_unchanged(whole):
+                return refused[1]
+            else:
+                self._cache.plan, watched = None, Watched(whole)
+                reasons = unsupported(whole, int(library.modernbert_lanes()))
+                self._cache.refused = (watched, reasons) if reasons else None
+                if reasons:
+                    return reasons
+                plan = self._cache.plan = Plan(library, whole, watched, self.is_int8)
+        if self._original is None and watched.drops_out:
+            return ["serves inference alone, and a part of this encoder is in training mode, with dropout"]
+        return plan
 
     def drop(self) -> None:
         """Give the packed weights back; the next call makes them anew."""
-        self._plan = None
+        self._cache.plan = None
+
+    def for_twin(self, original: Encoder) -> NativeEncoder:
+        """For a copy of the modules that shares every tensor with `original`: the same plan."""
+        twin = copy.copy(self)
+        twin._original = self._original or original
+        return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NativeEncoder:
         """A copy of an encoder gets a plan of its own."""
-        copied = NativeEncoder()
-        copied.is_on, copied.is_int8 = self.is_on, self.is_int8
-        return copied
+        return NativeEncoder(is_on=self.is_on, is_int8=self.is_int8)
 
     def __reduce__(self) -> tuple[type[NativeEncoder], tuple[()]]:
         return NativeEncoder, ()
+
+
+def _unsupported_call(batch: PackedBatch) -> list[str]:
+    if torch.is_grad_enabled():
+        return ["serves inference alone: call it under torch.no_grad() or torch.inference_mode()"]
+    if batch.token_ids.device.type != "cpu":
+        return [f"runs on a processor, the batch is on {batch.token_ids.device}"]
+    if torch.is_autocast_enabled("cpu"):
+        return ["knows nothing of torch.autocast"]
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if is_traced or type(batch.token_ids) is not torch.Tensor:
+        return ["cannot be traced or exported"]
+    return []
 
 
 class Watched:
@@ -106,6 +129,7 @@ class Watched:
         self._encoder = encoder
         self._dicts: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
         self._hooks: list[Mapping[int, Any]] = []
+        self._dropouts = [part for part in encoder.modules() if getattr(part, "p", 0) or getattr(part, "dropout", 0)]
         for module in encoder.modules():
             slots = vars(module)
             for name in ("_modules", "_parameters", "_buffers"):
@@ -128,6 +152,11 @@ class Watched:
         )
 
     @property
+    def drops_out(self) -> bool:
+        """Whether a part would drop some of its numbers."""
+        return any(part.training for part in self._dropouts)
+
+    @property
     def has_hooks(self) -> bool:
         """Whether somebody wants to be called in between."""
         return any(self._hooks)
@@ -143,7 +172,7 @@ class Plan:
 
     def __init__(self, library: ctypes.CDLL, encoder: Encoder, watched: Watched, is_int8: bool) -> None:
         self._library = library
-        self._watched = watched
+        self.watched = watched
         self._is_int8 = is_int8
         self._rotaries: list[Rotary] = []
         self._tables: dict[int, tuple[Any, list[Tensor]]] = {}
@@ -180,7 +209,7 @@ class Plan:
         """Whether the encoder is still what was packed."""
         return (
             is_int8 == self._is_int8
-            and self._watched.is_unchanged(encoder)
+            and self.watched.is_unchanged(encoder)
             and bool(self._library.modernbert_plan_is_current(self._plan))
         )
 
@@ -201,6 +230,7 @@ class Plan:
         pack = native.Pack(
             num_tokens=len(ids),
             num_sequences=len(bounds) - 1,
+            max_seqlen=batch.max_seqlen,
             token_ids=ids.data_ptr(),
             position_ids=positions.data_ptr(),
             token_types=None if types is None else types.data_ptr(),
@@ -243,7 +273,8 @@ class Plan:
             raise IndexError(f"token {where} of the batch is of a type that the model has not learned")
         if status == native.BAD_BOUNDS:
             raise InputError(
-                f"cu_seqlens must rise from 0 to the {len(batch.token_ids)} tokens; bound {where} does not fit"
+                f"cu_seqlens must rise from 0 to the {len(batch.token_ids)} tokens, in steps of at most "
+                f"max_seqlen={batch.max_seqlen}; bound {where} does not"
             )
         if status == native.BAD_THREADS:
             raise BackendError(f"{num_threads()} threads cannot be started; set fewer with torch.set_num_threads")
@@ -286,8 +317,6 @@ def unsupported(encoder: Encoder, lanes: int) -> list[str]:
 
 
 def _unsupported(encoder: Encoder, lanes: int) -> Iterator[str]:
-    if encoder.training:
-        yield "serves inference alone: call eval() on the encoder"
     if Watched(encoder).has_hooks:
         yield "has no place for forward hooks, and a module has one"
     if encoder.config.hidden_size % lanes:

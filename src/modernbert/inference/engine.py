@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from modernbert.encoder.encoder import Encoder
 from modernbert.progress import progress
 from modernbert.text.batch import PackedBatch
 from modernbert.text.packing import pack_by_budget
@@ -94,6 +95,8 @@ def outside_training(module: nn.Module) -> nn.Module:
         return module
     twin = copy.copy(module)
     twin.training = False
+    if isinstance(module, Encoder):
+        twin.native = module.native.for_twin(module)
     twin._modules = {  # pyright: ignore[reportPrivateUsage]  # a module's parts have no other door
         name: None if part is None else outside_training(part)
         for name, part in module._modules.items()  # pyright: ignore[reportPrivateUsage]

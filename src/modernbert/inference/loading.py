@@ -14,6 +14,7 @@ from modernbert.errors import InputError
 from modernbert.heads.model import ModelConfig
 from modernbert.inference.pipeline import Model
 from modernbert.kernels.hardware import resolve_device, resolve_dtype
+from modernbert.kernels.native_library import can_int8, require_int8
 from modernbert.pretrained.folder import Pretrained, check_vocabulary, read_folder
 from modernbert.pretrained.hub import fetch
 from modernbert.text.tokenizer import Tokenizer
@@ -35,7 +36,8 @@ def load(
     """Load a model: a folder, a bundled name, or a hub id.
 
     `dtype="auto"` is bfloat16 where the device computes in it at full speed and float32 elsewhere, whatever
-    the file stores. `backend` names the attention kernel. `parts` names the user's own part classes that the
+    the file stores. `dtype="int8"` has the products of the encoder run on 8-bit weights, on a processor, with the
+    native kernels; all else stays float32. `backend` names the attention kernel. `parts` names the user's own part classes that the
     model holds; `strict` makes unknown keys of a foreign config.json an error. `revision`, `token`, `cache`
     and `offline` are for the hub.
 
@@ -45,7 +47,10 @@ def load(
     if not isinstance(cast(object, name), str | Path):
         raise InputError(f"a model is named by a string or a Path, not by {type(name).__name__}")
     chosen_device = resolve_device(device)
-    chosen_dtype = resolve_dtype(dtype, chosen_device)
+    is_int8 = dtype in ("int8", torch.int8)
+    if is_int8:
+        require_int8(chosen_device, backend)
+    chosen_dtype = torch.float32 if is_int8 else resolve_dtype(dtype, chosen_device)
     if isinstance(name, str) and name in bundled.names():
         folder = bundled.path(name)
     else:
@@ -57,7 +62,9 @@ def load(
             offline=offline,
         )
     pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict)
-    return Model(pretrained, device=chosen_device, backend=backend, name=str(name))
+    # what was saved in 8 bits runs in them where it can, unless another number format was asked for
+    is_int8 = is_int8 or (pretrained.is_int8 and dtype == "auto" and can_int8(chosen_device, backend))
+    return Model(pretrained, device=chosen_device, backend=backend, is_int8=is_int8, name=str(name))
 
 
 def new(

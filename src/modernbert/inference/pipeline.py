@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.encoder.embedding import EmbeddingConfig, LearnedPositionsConfig
+from modernbert.encoder.native import NativeEncoder
 from modernbert.errors import InputError, TaskError
 from modernbert.heads.classify import ClassifyHeadConfig
 from modernbert.heads.embed import TokenEmbedder
@@ -63,14 +64,21 @@ class Model:
     """
 
     def __init__(
-        self, pretrained: Pretrained, *, device: torch.device, backend: str = "auto", name: str = "model"
+        self,
+        pretrained: Pretrained,
+        *,
+        device: torch.device,
+        backend: str = "auto",
+        is_int8: bool = False,
+        name: str = "model",
     ) -> None:
-        if backend != "auto":
+        if backend not in ("auto", "native"):
             backend_named(backend)
         self.pretrained = pretrained
         self.name = name
         self._engine = Engine(device=device, backend=backend)
         pretrained.module.to(device).eval()
+        self.encoder.native = NativeEncoder(is_on=backend == "auto", is_int8=is_int8)
 
     @property
     def config(self) -> ModelConfig:
@@ -102,7 +110,9 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format that the model computes in."""
+        """The number format that the model computes in; torch.int8: its products do."""
+        if self.encoder.native.is_int8:
+            return torch.int8
         return next(self.encoder.parameters()).dtype
 
     @property

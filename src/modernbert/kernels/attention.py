@@ -103,5 +103,9 @@ def backend_named(name: str) -> Backend:
     for backend in BACKENDS:
         if backend.name == name:
             return backend
+    if name == "native":
+        raise BackendError(
+            "the native backend runs whole encoders: pass it to the encoder or to load(), not to attention alone"
+        )
     known = ", ".join(["auto", *(b.name for b in BACKENDS)])
     raise BackendError(f"unknown attention backend {name!r}; there are: {known}")

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from modernbert.errors import BackendError
+
 # The number in csrc/interface.h.
 VERSION = 1
 FOLDER = Path(__file__).parent
@@ -97,6 +99,7 @@ class Pack(Structure):
     _fields_ = (
         ("num_tokens", c_int64),
         ("num_sequences", c_int64),
+        ("max_seqlen", c_int64),
         ("token_ids", c_void_p),
         ("position_ids", c_void_p),
         ("token_types", c_void_p),
@@ -115,6 +118,21 @@ def library() -> ctypes.CDLL | None:
     """The library for this processor; None where there is none, with one warning if the file is an old one."""
     found = _find()
     return None if isinstance(found, str) else found
+
+
+def can_int8(device: torch.device, backend: str) -> bool:
+    """Whether products on 8-bit weights can run there."""
+    return device.type == "cpu" and backend in ("auto", "native") and library() is not None
+
+
+def require_int8(device: torch.device, backend: str) -> None:
+    """Raise BackendError, with the reason, where products on 8-bit weights cannot run."""
+    if device.type != "cpu":
+        raise BackendError(f"dtype='int8' is for processors, not for {device}; use device='cpu' or another dtype")
+    if backend not in ("auto", "native"):
+        raise BackendError(f"dtype='int8' needs the native backend, not {backend!r}; pass backend='auto'")
+    if reason := missing():
+        raise BackendError(f"dtype='int8' needs the native backend, which {reason}")
 
 
 def supported(instruction_set: str) -> bool:
@@ -150,14 +168,14 @@ def open_library(path: Path) -> ctypes.CDLL:
 def _find() -> ctypes.CDLL | str:
     usable = [name for name in INSTRUCTION_SETS if supported(name)]
     if not usable:
-        return f"the processor has none of: {', '.join(INSTRUCTION_SETS)}"
+        return f"needs a processor with one of: {', '.join(INSTRUCTION_SETS)}"
     paths = [FOLDER / f"native_{name}.so" for name in usable]
     present = [path for path in paths if path.exists()]
     if not present:
-        return f"{paths[0].name} has not been built; `make native` builds it"
+        return f"has not been built: {paths[0].name} is missing; `make native` builds it"
     try:
         return open_library(present[0])
     except OSError as error:
-        reason = f"{error}; `make native` builds it anew"
-        warnings.warn(f"the native kernels are not used: {reason}", stacklevel=4)
+        reason = f"cannot be used: {error}; `make native` builds it anew"
+        warnings.warn(f"the native backend {reason}", stacklevel=4)
         return reason

@@ -69,7 +69,8 @@ class Pretrained:
     """A model with all that its folder holds. `module.model` is the encoder.
 
     `foreign` keeps the keys of a foreign config.json, and `carried` the tensors that no task here uses, so
-    that both can be written back. `dtype_of_file` is what the folder stored.
+    that both can be written back. `dtype_of_file` is what the folder stored. `is_int8`:
+    it stores, or is to store, the matrices of its encoder in 8 bits.
     """
 
     config: ModelConfig
@@ -79,6 +80,7 @@ class Pretrained:
     foreign: Mapping[str, Any] = field(default_factory=dict[str, Any])
     carried: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     dtype_of_file: torch.dtype | None = None
+    is_int8: bool = False
 
 
 def read_folder(

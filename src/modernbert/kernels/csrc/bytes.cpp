@@ -17,6 +17,10 @@ inline Words pair_everywhere(const int16_t *from) {
     return _mm512_set1_epi32(pair);
 }
 inline Ints added(Ints sums, Words a, Words b) { return sums + (Ints)_mm512_madd_epi16(a, b); }
+inline void round_to_words(Floats x, int16_t *to) {
+    const __m256i words = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32((__m512)x));
+    _mm256_storeu_si256(reinterpret_cast<__m256i *>(to), words);
+}
 #else
 typedef __m256i Words;
 inline Words widened(const int8_t *from) {
@@ -28,6 +32,11 @@ inline Words pair_everywhere(const int16_t *from) {
     return _mm256_set1_epi32(pair);
 }
 inline Ints added(Ints sums, Words a, Words b) { return sums + (Ints)_mm256_madd_epi16(a, b); }
+inline void round_to_words(Floats x, int16_t *to) {
+    const __m256i whole = _mm256_cvtps_epi32((__m256)x);
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(to), words);
+}
 #endif
 
 template <int ROWS>
@@ -59,20 +68,17 @@ void to_numbers(const float *x, int64_t x_stride, int64_t num_rows, int64_t dept
     const int64_t stride = numbers_stride(depth);
     const float most = float(most_number(depth));
     for (int64_t row = 0; row < num_rows; row++, x += x_stride, numbers += stride) {
-        Floats largest{};
-        for (int64_t k = 0; k < depth; k += LANES) largest = larger(absolute(load(x + k)), largest);
-        const float top = largest_of(largest);
-        float sum = 0;  // NaN or infinite where any number is: max leaves NaN out
-        Floats check{};
-        for (int64_t k = 0; k < depth; k += LANES) check += load(x + k) * 0.0f;
-        sum = sum_of(check);
-        scales[row] = sum == 0.0f ? top / most : NAN;
-        // Rounding to the nearest must not lead past `most`: it is whole, so it does not.
-        const float factor = top > 0.0f && sum == 0.0f ? most / top : 0.0f;
-        for (int64_t k = 0; k < depth; k++) {
-            const float limited = x[k] * factor;
-            numbers[k] = int16_t(std::nearbyint(limited > most ? most : limited < -most ? -most : limited));
+        Floats largest{}, nothing{};  // the latter is NaN where any is no number: a maximum leaves that out
+        for (int64_t k = 0; k < depth; k += LANES) {
+            largest = larger(absolute(load(x + k)), largest);
+            nothing += load(x + k) * 0.0f;
         }
+        const float sum = sum_of(nothing);
+        const float top = largest_of(largest);
+        scales[row] = sum == 0.0f ? top / most : NAN;
+        // Rounding to the nearest does not lead past `most`, which is whole.
+        const float factor = top > 0.0f && sum == 0.0f ? most / top : 0.0f;
+        for (int64_t k = 0; k < depth; k += LANES) round_to_words(load(x + k) * factor, numbers + k);
         std::memset(numbers + depth, 0, size_t(stride - depth) * 2);
     }
 }

@@ -19,7 +19,7 @@ inline int32_t most_number(int64_t depth) {
 // Words a row of activations: whole pairs, and not a multiple of what the first cache repeats itself after.
 inline int64_t numbers_stride(int64_t depth) { return (depth + 31) / 32 * 32 + 32; }
 
-// Rows of floats as numbers of 16 bits, and the scale of each row; depth past the end of a row reads as zero.
+// Rows of floats as numbers of 16 bits, and the scale of each row; `depth` is a multiple of LANES.
 void to_numbers(const float *x, int64_t x_stride, int64_t num_rows, int64_t depth, int16_t *numbers, float *scales);
 
 // sums[row, column] = row scale * column scale * sum over k of numbers[row, k] * panel[k, column]

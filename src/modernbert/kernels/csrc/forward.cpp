@@ -330,8 +330,8 @@ Status check_pack(const Plan &plan, const Pack &pack, int64_t *where) {
     }
     for (int64_t s = 0; s <= pack.num_sequences; s++) {
         *where = s;
-        const int64_t bound = pack.cu_seqlens[s];
-        if (bound < (s ? pack.cu_seqlens[s - 1] : 0) || (s == 0 && bound != 0) ||
+        const int64_t bound = pack.cu_seqlens[s], before = s ? pack.cu_seqlens[s - 1] : 0;
+        if (bound < before || bound - before > pack.max_seqlen || (s == 0 && bound != 0) ||
             (s == pack.num_sequences && bound != pack.num_tokens))
             return BAD_BOUNDS;
     }

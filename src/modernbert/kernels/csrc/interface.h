@@ -18,7 +18,7 @@ enum Status : int32_t {
     NO_MEMORY = 1,
     BAD_TOKEN = 2,       // a token id outside the vocabulary
     BAD_POSITION = 3,    // a position outside the tables
-    BAD_BOUNDS = 4,      // cu_seqlens does not rise from 0 to the number of tokens
+    BAD_BOUNDS = 4,      // cu_seqlens does not rise from 0 to the number of tokens, or by more than max_seqlen
     BAD_THREADS = 5,     // a number of threads outside 1 to 1024
     BAD_TOKEN_TYPE = 6,  // a token type outside its table
 };
@@ -71,7 +71,7 @@ struct RotaryTable {
 };
 
 struct Pack {
-    int64_t num_tokens, num_sequences;
+    int64_t num_tokens, num_sequences, max_seqlen;
     const int64_t *token_ids, *position_ids;  // [T]
     const int64_t *token_types;               // [T] or null
     const int32_t *cu_seqlens;                // [S + 1]

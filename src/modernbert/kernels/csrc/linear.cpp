@@ -23,7 +23,7 @@ void sum_floats(const float *x, int64_t x_stride, int64_t num_rows, const float 
 
 template <int ACTIVATION>
 Floats apply(Floats x) {
-    if constexpr (ACTIVATION == GELU) return 0.5f * x * (1.0f + erf(0.70710678118654752440f * x));
+    if constexpr (ACTIVATION == GELU) return gelu(x);
     if constexpr (ACTIVATION == GELU_TANH)
         return x * sigmoid(1.5957691216057308f * (x + 0.044715f * x * x * x));  // (1 + tanh y) / 2 = sigmoid(2 y)
     if constexpr (ACTIVATION == RELU) return larger(Floats{}, x);
@@ -102,19 +102,6 @@ void finish_panel(const float *sums, int64_t num_rows, const Finish &finish, int
 
 }  // namespace
 
-Floats activated(Floats x, int32_t activation) {
-    switch (activation) {
-        case GELU: return apply<GELU>(x);
-        case GELU_TANH: return apply<GELU_TANH>(x);
-        case RELU: return apply<RELU>(x);
-        case RELU2: return apply<RELU2>(x);
-        case SILU: return apply<SILU>(x);
-        case QUICK_GELU: return apply<QUICK_GELU>(x);
-        case SIGMOID: return apply<SIGMOID>(x);
-        case TANH: return apply<TANH>(x);
-        default: return x;
-    }
-}
 
 int64_t LinearScratch::floats(int32_t largest_in) {
     const int64_t numbers = int64_t(BLOCK_ROWS) * numbers_stride(largest_in) / 2;

@@ -35,7 +35,5 @@ struct LinearScratch {
 void linear(const float *x, int64_t x_stride, int64_t num_rows, const PackedLinear &weights, int32_t first,
             int32_t end, const Finish &finish, const LinearScratch &scratch);
 
-// One vector through an activation.
-Floats activated(Floats x, int32_t activation);
 
 }  // namespace modernbert
