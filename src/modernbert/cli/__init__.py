@@ -25,6 +25,7 @@ from modernbert.cli.finetune_vectors import embed as finetune_embed
 from modernbert.cli.finetune_vectors import rerank as finetune_rerank
 from modernbert.cli.folders import convert, info
 from modernbert.cli.output import in_options, note
+from modernbert.cli.quantize import quantize
 from modernbert.cli.surgery import average, resize, tile
 from modernbert.cli.training import pretrain, runs
 from modernbert.cli.vectors import embed, similarity
@@ -118,7 +119,7 @@ def verbs(ctx: click.Context, debug: bool) -> None:
 
 VERBS = (
     *(fill_mask, embed, similarity, rerank, classify, tag, answer, info, convert),
-    *(tokenizer, shard, pretrain, runs, finetune, distill, average, tile, resize),
+    *(tokenizer, shard, pretrain, runs, finetune, distill, average, tile, resize, quantize),
 )
 for verb in VERBS:
     verbs.add_command(verb)

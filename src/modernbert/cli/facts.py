@@ -32,11 +32,11 @@ def facts_of(name: str, folder: Path, pretrained: Pretrained) -> dict[str, Any]:
         "kind": describe(config.head),
         "verbs": verbs_of(tasks),
         "methods": list(tasks),
-        "written_as": describe_layout(config),
+        "written_as": "modernbert-parts, in 8 bits, which transformers does not read"
+        if pretrained.is_int8
+        else describe_layout(config),
         "parameters": _sizes(pretrained),
-        "dtype_in_file": None
-        if pretrained.dtype_of_file is None
-        else str(pretrained.dtype_of_file).removeprefix("torch."),
+        "dtype_in_file": _dtype_in_file(pretrained),
         "hidden_size": encoder.hidden_size,
         "layers": f"{len(encoder.blocks)}: {pattern}",
         "layer_kinds": kinds,
@@ -53,6 +53,12 @@ def facts_of(name: str, folder: Path, pretrained: Pretrained) -> dict[str, Any]:
             if path.is_file()
         },
     }
+
+
+def _dtype_in_file(pretrained: Pretrained) -> str | None:
+    if pretrained.is_int8:
+        return "int8"
+    return None if pretrained.dtype_of_file is None else str(pretrained.dtype_of_file).removeprefix("torch.")
 
 
 def layer_pattern(blocks: tuple[BlockPart, ...]) -> tuple[str, dict[str, str]]:

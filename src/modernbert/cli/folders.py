@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modernbert.cli.models import DTYPES, default_model, find_folder, offline_option, revision_option
+from modernbert.cli.models import STORED_DTYPES, default_model, find_folder, offline_option, revision_option
 from modernbert.cli.output import json_option, note, print_heading, print_json, print_table, require_place
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def info(
     multiple=True,
     help="A name such as numpy.dtype that a checkpoint may hold; nothing of it runs.",
 )
-@click.option("--dtype", type=click.Choice(DTYPES[1:]), help="Store in this format (default: as it was).")
+@click.option("--dtype", type=click.Choice(STORED_DTYPES), help="Store in this format (default: as it was).")
 @revision_option
 @offline_option
 def convert(

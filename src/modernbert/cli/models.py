@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Command = Callable[..., None]
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+STORED_DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", *STORED_DTYPES, "int8")
 OVERFLOWS = ("windows", "truncate", "error")
 # The verbs, by the task of a model that each needs.
 VERB_OF_TASK = {

@@ -350,15 +350,20 @@ class Model:
         return classifying.best_choice(listed, rows)
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that transformers and Sentence Transformers load, or raise and leave an old one."""
+        """Write a folder that transformers and Sentence Transformers load, or raise and leave an old one.
+
+        Of a model that computes in int8 the folder holds the encoder's matrices in 8 bits, and only this package
+        reads it.
+        """
         stored = self.pretrained.dtype_of_file
-        if stored == torch.float32 and self.dtype != torch.float32:
+        if stored == torch.float32 and self.dtype not in (torch.float32, torch.int8):
             warnings.warn(
                 f"the folder that this model came from holds float32 and the new one will hold {self.dtype}; "
                 "load with dtype='float32' to keep every bit",
                 stacklevel=2,
             )
-        write_folder(Path(folder), self.pretrained)
+        layout = "int8" if self.encoder.native.is_int8 else "auto"
+        write_folder(Path(folder), self.pretrained, layout=layout)
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {describe(self.config.head)}, {self.dtype}, {self.device})"

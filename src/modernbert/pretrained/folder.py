@@ -32,7 +32,7 @@ from modernbert.encoder.config import Part, from_json, parts_by_kind, parts_in, 
 from modernbert.errors import ConfigError, FolderError
 from modernbert.files import folder_being_written, kept_still, link_or_copy, restore_interrupted
 from modernbert.heads.model import ALL_PARTS, ModelConfig
-from modernbert.pretrained import sentence
+from modernbert.pretrained import quantized, sentence
 from modernbert.pretrained.bert import BERT, ROBERTA, XLM_ROBERTA
 from modernbert.pretrained.family import Family, NotExpressible, architecture, head_kind
 from modernbert.pretrained.huggingface import MODERNBERT
@@ -70,7 +70,7 @@ class Pretrained:
 
     `foreign` keeps the keys of a foreign config.json, and `carried` the tensors that no task here uses, so
     that both can be written back. `dtype_of_file` is what the folder stored. `is_int8`:
-    it stores, or is to store, the matrices of its encoder in 8 bits.
+    it stored the matrices of its encoder in 8 bits.
     """
 
     config: ModelConfig
@@ -133,12 +133,13 @@ def _read(folder: Path, dtype: torch.dtype | None, parts: Sequence[type[Part]], 
     return read
 
 
-def write_folder(target: Path, model: Pretrained, *, layout: Literal["auto", "parts"] = "auto") -> None:
+def write_folder(target: Path, model: Pretrained, *, layout: Literal["auto", "parts", "int8"] = "auto") -> None:
     """Write a model folder at once: afterwards `target` holds all of it, or what it held before.
 
     Files of an old model in `target` are replaced; other files there (a README, reports) are kept. A folder
     that holds other files but no config.json is refused, since it is not a model's. `layout="parts"` writes
-    our own config.json even where transformers has words for the model. Raises FolderError where the disk is
+    our own config.json even where transformers has words for the model; so does `layout="int8"`, with the
+    matrices of the encoder in 8 bits. Raises FolderError where the disk is
     full or may not be written.
     """
     target = Path(target)
@@ -211,7 +212,13 @@ def _read_own(folder: Path, raw: Mapping[str, Any], parts: Sequence[type[Part]])
             raise ConfigError(f"'model' must be of kind 'model', found {raw['model'].get('kind')!r}")
         settings = own_settings(raw.get("text"), str(source))
         module = _build_empty(config)
-    return Pretrained(config=config, module=module, settings=settings, carried=read_weights(folder))
+    tensors, method = read_weights(folder), raw.get("quantization")
+    if method not in (None, quantized.METHOD):
+        raise ConfigError(f"{source}: quantization {method!r} is not known, only {quantized.METHOD!r}")
+    is_int8 = method is not None
+    if is_int8:
+        tensors = quantized.dequantized(folder, tensors)
+    return Pretrained(config=config, module=module, settings=settings, carried=tensors, is_int8=is_int8)
 
 
 def _read_foreign(folder: Path, raw: Mapping[str, Any], strict: bool) -> Pretrained:
@@ -286,6 +293,8 @@ def _fill(
 def _to_write(model: Pretrained, layout: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The config.json and the tensors, under the names that its readers expect."""
     tensors = state_of(model.module)
+    if layout == "int8":
+        return _own_config(model) | {"quantization": quantized.METHOD}, quantized.quantized(tensors)
     config, _ = _foreign_config(model.config, model.foreign)
     if config is None or layout == "parts":
         return _own_config(model), tensors

@@ -1,0 +1,78 @@
+"""The matrices of an encoder in 8 bits: a quarter of the file, and what the native kernels multiply by.
+
+Symmetric, a scale for each row of a matrix: its largest number becomes 127 or -127. In a folder a matrix stands
+as `NAME` (int8) beside `NAME_scale` (float32, a number a row), and config.json, in our own form, says
+`"quantization": "int8"`. Read back, matrices are float32 again; packed in 8 bits they are the same whole numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from modernbert.errors import WeightsError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int8
+    from torch import Tensor
+
+METHOD = "int8"
+MATRICES = ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
+_MATRIX = re.compile(r"model\.layers\.(\d+)\.(attn\.Wqkv|attn\.Wo|mlp\.Wi|mlp\.Wo)\.weight")
+_SCALE = "_scale"
+_MOST = 127.0
+
+
+def quantize(weight: Float[Tensor, "O I"]) -> tuple[Int8[Tensor, "O I"], Float[Tensor, "O"]]:
+    """A matrix as whole numbers up to 127, and the scale of each row; rows of zeros have the scale 0."""
+    weight = weight.float()
+    scale = weight.abs().amax(dim=1) / _MOST
+    divisor = torch.where(scale > 0, scale, 1.0)
+    return (weight / divisor[:, None]).round().to(torch.int8), scale
+
+
+def quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model with the matrices of its layers in 8 bits; the others as they are."""
+    written: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if _MATRIX.fullmatch(name):
+            written[name], written[name + _SCALE] = quantize(tensor)
+        else:
+            written[name] = tensor
+    return written
+
+
+def dequantized(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `quantized` made, in float32; WeightsError where a matrix or its scale is missing or of another kind."""
+    read: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(_SCALE) and _MATRIX.fullmatch(name.removesuffix(_SCALE)):
+            if name.removesuffix(_SCALE) not in tensors:
+                raise WeightsError(f"{folder} has {name} and not the matrix that it belongs to")
+            continue
+        if not _MATRIX.fullmatch(name):
+            read[name] = tensor
+            continue
+        scale = tensors.get(name + _SCALE)
+        if tensor.dtype != torch.int8 or scale is None or scale.shape != tensor.shape[:1]:
+            found = f"{tensor.dtype}, " + ("no scale" if scale is None else f"scales {list(scale.shape)}")
+            raise WeightsError(
+                f"{folder}: {name} should be int8 {list(tensor.shape)} with a scale for each row; found {found}"
+            )
+        read[name] = tensor.float() * scale.float()[:, None]
+    return read
+
+
+def errors_of_layers(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, float]]:
+    """For each layer and matrix what 8 bits lose: the length of the difference, as a share of the matrix's."""
+    errors: dict[int, dict[str, float]] = {}
+    for name, tensor in tensors.items():
+        if found := _MATRIX.fullmatch(name):
+            whole, scale = quantize(tensor)
+            lost = (whole * scale[:, None] - tensor.float()).norm() / tensor.float().norm().clamp_min(1e-30)
+            errors.setdefault(int(found[1]), {})[found[2]] = float(lost)
+    return errors
