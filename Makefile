@@ -10,18 +10,29 @@ TEST_WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format docs bench clean
+.PHONY: help demo native wheel test test-all check format docs bench clean
 
 help: ## show the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.demo ## set up, then rank this repository's docs for three questions with a real model
+demo: .venv/.demo .venv/.native ## set up, then rank this repository's docs for three questions with a real model
 	$(BIN)/python examples/demo.py
 
-test: check ## set up, then lint, types and all tests but the slow ones
+native: .venv/.torch ## build the C++ kernels for this kind of processor (needs g++; all works without, more slowly)
+	$(BIN)/python scripts/build_native.py
+
+wheel: .venv/.dev ## two wheels in dist: one for x86-64 Linux with the C++ kernels, one for everywhere
+	$(BIN)/python scripts/build_wheels.py
+
+# Only where there is a compiler: without one the tests of the kernels skip, saying so.
+.venv/.native: .venv/.torch scripts/build_native.py $(wildcard src/modernbert/kernels/csrc/*)
+	if command -v $${CXX:-g++} >/dev/null; then $(BIN)/python scripts/build_native.py; fi
+	touch $@
+
+test: check .venv/.native ## set up, then lint, types and all tests but the slow ones
 	$(PYTEST) -m "not slow"
 
-test-all: check ## all tests, the slow ones too
+test-all: check .venv/.native ## all tests, the slow ones too
 	$(PYTEST)
 
 check: .venv/.dev ## lint, format, types, spelling
@@ -37,7 +48,7 @@ format: .venv/.dev ## format the code and mend what the linter can
 docs: .venv/.dev ## write docs/reference anew from the docstrings
 	$(BIN)/python scripts/reference.py
 
-bench: .venv/.dev ## run the benchmarks and write their results (half an hour)
+bench: .venv/.dev .venv/.native ## run the benchmarks and write their results (half an hour)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/local_attention.py
@@ -45,7 +56,7 @@ bench: .venv/.dev ## run the benchmarks and write their results (half an hour)
 	$(BIN)/python benchmarks/loss_memory.py
 
 clean: ## remove what was set up and built
-	rm -rf .venv build dist demo src/*.egg-info
+	rm -rf .venv build dist demo src/*.egg-info src/modernbert/kernels/*.so
 
 # torch comes first, alone: where a CPU build of it is at hand, pip takes that one.
 .venv/.torch:

@@ -30,17 +30,27 @@ FLAGS = {
 COMMON = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra", "-Werror")
 COMMON += ("-Wno-missing-field-initializers",)
 STATIC = ("-static-libstdc++", "-static-libgcc")
-SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+SANITIZE = (
+    "-O1",
+    "-g",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=KERNELS)
     parser.add_argument("--sanitize", action="store_true")
     args = parser.parse_args()
     compiler = os.environ.get("CXX", "g++")
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        sys.exit(f"the native kernels are for x86-64, this is {platform.machine()}; the package works without")
+        sys.exit(
+            f"the native kernels are for x86-64, this is {platform.machine()}; the package works without"
+        )
     if shutil.which(compiler) is None:
         sys.exit(f"no compiler {compiler!r}: install g++ or set CXX; the package works without, more slowly")
     args.out.mkdir(parents=True, exist_ok=True)

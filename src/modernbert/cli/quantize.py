@@ -37,7 +37,9 @@ def quantize(model: str, out: Path, as_json: bool, revision: str | None, offline
     folder = find_folder(model, revision, offline)
     pretrained = read_folder(folder, dtype=torch.float32)
     if pretrained.is_int8:
-        raise FolderError(f"{folder} is in 8 bits already; quantise the model that it was made from, or copy it")
+        raise FolderError(
+            f"{folder} is in 8 bits already; quantise the model that it was made from, or copy it"
+        )
     errors = errors_of_layers(state_of(pretrained.module))
     if not errors:
         raise FolderError(f"{folder} has no matrices that this package knows how to write in 8 bits")

@@ -7,7 +7,6 @@ run. It serves inference alone: fp32 on a processor, without gradients.
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import threading
 from collections.abc import Iterator, Mapping
@@ -60,7 +59,7 @@ class NativeEncoder:
     `is_int8` has the products run on 8-bit weights.
     """
 
-    def __init__(self, *, is_on: bool = False, is_int8: bool = False) -> None:
+    def __init__(self, is_on: bool = False, is_int8: bool = False) -> None:
         self.is_on = is_on
         self.is_int8 = is_int8
         self._cache = _Cache()
@@ -97,16 +96,17 @@ class NativeEncoder:
 
     def for_twin(self, original: Encoder) -> NativeEncoder:
         """For a copy of the modules that shares every tensor with `original`: the same plan."""
-        twin = copy.copy(self)
+        twin = NativeEncoder(self.is_on, self.is_int8)
+        twin._cache = self._cache
         twin._original = self._original or original
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NativeEncoder:
         """A copy of an encoder gets a plan of its own."""
-        return NativeEncoder(is_on=self.is_on, is_int8=self.is_int8)
+        return NativeEncoder(self.is_on, self.is_int8)
 
-    def __reduce__(self) -> tuple[type[NativeEncoder], tuple[()]]:
-        return NativeEncoder, ()
+    def __reduce__(self) -> tuple[type[NativeEncoder], tuple[bool, bool]]:
+        return NativeEncoder, (self.is_on, self.is_int8)
 
 
 def _unsupported_call(batch: PackedBatch) -> list[str]:
@@ -129,13 +129,16 @@ class Watched:
         self._encoder = encoder
         self._dicts: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
         self._hooks: list[Mapping[int, Any]] = []
-        self._dropouts = [part for part in encoder.modules() if getattr(part, "p", 0) or getattr(part, "dropout", 0)]
+        self._dropouts = [
+            part for part in encoder.modules() if getattr(part, "p", 0) or getattr(part, "dropout", 0)
+        ]
         for module in encoder.modules():
             slots = vars(module)
             for name in ("_modules", "_parameters", "_buffers"):
                 if slots[name]:
                     self._dicts.append((slots[name], tuple(slots[name].values())))
             self._hooks += [slots["_forward_hooks"], slots["_forward_pre_hooks"]]
+        self._had_hooks = self.has_hooks
         self._tensors = list(encoder.parameters())
         self._states = [_state(tensor) for tensor in self._tensors]
 
@@ -143,12 +146,14 @@ class Watched:
         """Whether all is as it was: the same objects, untouched by any operation that torch counts."""
         return (
             encoder is self._encoder
-            and not self.has_hooks
+            and self.has_hooks == self._had_hooks
             and all(
                 len(now) == len(then) and all(a is b for a, b in zip(now.values(), then, strict=True))
                 for now, then in self._dicts
             )
-            and all(_state(tensor) == state for tensor, state in zip(self._tensors, self._states, strict=True))
+            and all(
+                _state(tensor) == state for tensor, state in zip(self._tensors, self._states, strict=True)
+            )
         )
 
     @property
@@ -277,7 +282,9 @@ class Plan:
                 f"max_seqlen={batch.max_seqlen}; bound {where} does not"
             )
         if status == native.BAD_THREADS:
-            raise BackendError(f"{num_threads()} threads cannot be started; set fewer with torch.set_num_threads")
+            raise BackendError(
+                f"{num_threads()} threads cannot be started; set fewer with torch.set_num_threads"
+            )
         raise BackendError("there is no memory for this batch; make it smaller")
 
     def _layer(self, block: nn.Module) -> native.LayerSpec:

@@ -128,7 +128,9 @@ def can_int8(device: torch.device, backend: str) -> bool:
 def require_int8(device: torch.device, backend: str) -> None:
     """Raise BackendError, with the reason, where products on 8-bit weights cannot run."""
     if device.type != "cpu":
-        raise BackendError(f"dtype='int8' is for processors, not for {device}; use device='cpu' or another dtype")
+        raise BackendError(
+            f"dtype='int8' is for processors, not for {device}; use device='cpu' or another dtype"
+        )
     if backend not in ("auto", "native"):
         raise BackendError(f"dtype='int8' needs the native backend, not {backend!r}; pass backend='auto'")
     if reason := missing():
@@ -179,3 +181,9 @@ def _find() -> ctypes.CDLL | str:
         reason = f"cannot be used: {error}; `make native` builds it anew"
         warnings.warn(f"the native backend {reason}", stacklevel=4)
         return reason
+
+
+def lanes() -> int:
+    """Numbers of a vector of the library in use, which sizes must be multiples of; 8 where there is none."""
+    found = library()
+    return 8 if found is None else int(found.modernbert_lanes())

@@ -133,7 +133,9 @@ def _read(folder: Path, dtype: torch.dtype | None, parts: Sequence[type[Part]], 
     return read
 
 
-def write_folder(target: Path, model: Pretrained, *, layout: Literal["auto", "parts", "int8"] = "auto") -> None:
+def write_folder(
+    target: Path, model: Pretrained, *, layout: Literal["auto", "parts", "int8"] = "auto"
+) -> None:
     """Write a model folder at once: afterwards `target` holds all of it, or what it held before.
 
     Files of an old model in `target` are replaced; other files there (a README, reports) are kept. A folder

@@ -1,0 +1,165 @@
+"""The library alone: its products in floats and in 8 bits, where it is looked for, and what is said without it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from modernbert.errors import BackendError
+from modernbert.kernels import native_library
+from modernbert.kernels.hardware import resolve_device
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "scripts" / "build_native.py"
+needs_native = pytest.mark.skipif(
+    native_library.library() is None, reason=f"the native backend {native_library.missing()}"
+)
+
+
+def multiply(x, weight, *, is_int8, num_threads=1, library=None):
+    """x @ weight.T by the library."""
+    out = torch.full((len(x), len(weight)), float("nan"))
+    spec = native_library.LinearSpec(weight.data_ptr(), None, weight.shape[1], weight.shape[0])
+    library = library or native_library.library()
+    status = library.modernbert_linear(
+        ctypes.byref(spec), is_int8, x.data_ptr(), len(x), num_threads, out.data_ptr()
+    )
+    assert status == native_library.OK
+    return out
+
+
+@pytest.fixture(params=native_library.INSTRUCTION_SETS)
+def library_of(request):
+    """The library of an instruction set, whichever this processor would choose itself."""
+    path = native_library.FOLDER / f"native_{request.param}.so"
+    if not native_library.supported(request.param):
+        pytest.skip(f"this processor has no {request.param}")
+    if not path.exists():
+        pytest.skip(f"{path.name} has not been built")
+    return native_library.open_library(path)
+
+
+@pytest.mark.parametrize("num_in", [16, 48, 320, 1152, 4096])
+@pytest.mark.parametrize("num_out", [1, 16, 40, 768])
+def test_products_of_floats_agree_with_torch(library_of, num_in, num_out):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(num_out, num_in, generator=generator)
+    for num_rows in (1, 5, 6, 7, 13, 95, 96, 97, 200):
+        x = torch.randn(num_rows, num_in, generator=generator)
+        found = multiply(x, weight, is_int8=False, library=library_of, num_threads=2)
+        expected = (x.double() @ weight.double().T).float()
+        # as many roundings, 2**-24 each, of partial sums that grow to a few times the root of their number
+        torch.testing.assert_close(found, expected, atol=5e-7 * num_in, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_in", [64, 512, 768, 4096])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_eight_bit_sums_are_exact_where_all_weights_and_activations_are_largest(library_of, num_in, sign):
+    """Where bytes times bytes saturates in 16 bits, words times words must not come near its 32."""
+    weight = torch.full((32, num_in), 2.0 * sign)
+    x = torch.full((7, num_in), 3.0)
+    found = multiply(x, weight, is_int8=True, library=library_of)
+    # all are exactly representable but for the two scales, which are rounded once each
+    torch.testing.assert_close(found, torch.full((7, 32), 6.0 * num_in * sign), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("num_in", [64, 768, 2624, 4096])
+def test_eight_bit_products_are_those_of_the_rounded_weights(library_of, num_in):
+    from modernbert.pretrained.quantized import quantize
+
+    generator = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(n, num_in, generator=generator) for n in (48, 50))
+    whole, scale = quantize(weight)
+    found = multiply(x, weight, is_int8=True, library=library_of)
+    expected = (x.double() @ (whole * scale[:, None]).double().T).float()
+    # what is left is the rounding of activations: to 13 bits at 4,096 inputs, of numbers up to 4 deviations
+    assert ((found - expected).norm() / expected.norm()).item() < 4e-4
+    exact = (x.double() @ weight.double().T).float()
+    assert ((found - exact).norm() / exact.norm()).item() < 0.012
+
+
+def test_rows_of_zeros_stay_zeros(library_of):
+    zeros, ones = torch.zeros(16, 64), torch.ones(16, 64)
+    assert multiply(ones, zeros, is_int8=True, library=library_of).eq(0).all()
+    assert multiply(zeros, ones, is_int8=True, library=library_of).eq(0).all()
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """An empty folder in place of the package's, and nothing found yet."""
+    monkeypatch.setattr(native_library, "FOLDER", tmp_path)
+    native_library._find.cache_clear()
+    yield tmp_path
+    native_library._find.cache_clear()
+
+
+def test_without_a_file_the_message_says_how_to_build_it(own_folder):
+    if not any(map(native_library.supported, native_library.INSTRUCTION_SETS)):
+        pytest.skip("this processor has no native kernels")
+    assert native_library.library() is None
+    assert "has not been built" in native_library.missing()
+    with pytest.raises(
+        BackendError, match=r"dtype='int8' needs the native backend, which has not been built"
+    ):
+        native_library.require_int8(resolve_device("cpu"), "auto")
+
+
+@needs_native
+def test_a_file_of_another_version_is_left_alone_with_one_warning(own_folder, monkeypatch):
+    for name in native_library.INSTRUCTION_SETS:
+        built = Path(native_library.__file__).parent / f"native_{name}.so"
+        if built.exists():
+            shutil.copy(built, own_folder)
+    monkeypatch.setattr(native_library, "VERSION", 99)
+    with pytest.warns(UserWarning, match=r"version 1, this package needs 99; `make native` builds it anew"):
+        assert native_library.library() is None
+    assert native_library.library() is None  # without another word
+
+
+def test_a_file_that_is_no_library_is_left_alone_with_one_warning(own_folder):
+    if not any(map(native_library.supported, native_library.INSTRUCTION_SETS)):
+        pytest.skip("this processor has no native kernels")
+    for name in native_library.INSTRUCTION_SETS:
+        (own_folder / f"native_{name}.so").write_bytes(b"cut")
+    with pytest.warns(UserWarning, match="the native backend cannot be used"):
+        assert native_library.library() is None
+
+
+def test_a_processor_without_the_instructions_has_none(own_folder, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert native_library.library() is None
+    assert native_library.missing() == "needs a processor with one of: avx512, avx2"
+
+
+def test_eight_bits_are_for_processors_and_for_the_native_backend():
+    with pytest.raises(BackendError, match="is for processors, not for cuda"):
+        native_library.require_int8(torch.device("cuda"), "auto")
+    with pytest.raises(BackendError, match="needs the native backend, not 'sdpa'"):
+        native_library.require_int8(torch.device("cpu"), "sdpa")
+
+
+@pytest.mark.slow
+def test_sanitisers_find_nothing(tmp_path):
+    """Addresses and undefined behaviour, on every shape that the checks below run."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None or sys.platform != "linux":
+        pytest.skip("needs g++ on Linux")
+    subprocess.run([sys.executable, BUILD, "--sanitize", "--out", tmp_path], check=True)
+    runtime = subprocess.run(
+        [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    environment = os.environ | {
+        "LD_PRELOAD": runtime,
+        # Python and torch leave memory behind at their end, which is none of ours
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
+    }
+    child = [sys.executable, "-m", "tests.kernels.sanitized", str(tmp_path)]
+    subprocess.run(child, check=True, env=environment, cwd=ROOT)
