@@ -1,8 +1,7 @@
 """Build the native kernels: one library for each instruction set, beside the package's Python files.
 
-Needs g++ (or what $CXX names) and nothing else: no torch headers, no Python headers. A set that the compiler does
-not know is left out with a word. `--sanitize` builds with the address and undefined-behaviour sanitisers, into
-another folder.
+Needs g++ (or what $CXX names) and nothing else: no torch headers, no Python headers. `--sanitize` builds with
+the address and undefined-behaviour sanitisers; give it another folder.
 
     python scripts/build_native.py [--out FOLDER] [--sanitize]
 """
@@ -24,8 +23,11 @@ KERNELS = ROOT / "src" / "modernbert" / "kernels"
 FLAGS = {
     "avx2": ("-mavx2", "-mfma", "-mtune=haswell"),
     # GCC 12 takes the undefined part of its own AVX-512 functions for a mistake of ours.
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mtune=icelake-server")
-    + ("-mprefer-vector-width=512", "-Wno-maybe-uninitialized", "-Wno-uninitialized"),
+    "avx512": (
+        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"),
+        *("-mtune=icelake-server", "-mprefer-vector-width=512"),
+        *("-Wno-maybe-uninitialized", "-Wno-uninitialized"),
+    ),
 }
 COMMON = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra", "-Werror")
 COMMON += ("-Wno-missing-field-initializers",)
@@ -40,6 +42,7 @@ SANITIZE = (
 
 
 def main() -> None:
+    """Build for every instruction set, whatever this processor has."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Build two wheels into dist/: one for every machine, without the native kernels, and one for x86-64 Linux with them.
+"""Build two wheels into dist/: one for every machine, and one for x86-64 Linux with the native kernels.
 
 The second is the first with the libraries added and the tag that auditwheel finds for them: they are linked
 against the C library alone, and the newest of its symbols that they use decides the tag. Needs what
@@ -25,6 +25,7 @@ PURE_TAG = "py3-none-any"
 
 
 def main() -> None:
+    """The pure wheel, then the other from it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -69,7 +70,7 @@ def build_native(work: Path, pure: Path, out: Path) -> Path:
 
 
 def write_wheel(folder: Path, info: Path, target: Path) -> None:
-    """Zip a folder, with a RECORD of the digest and size of each file (binary distribution format, PEP 427)."""
+    """Zip a folder, with a RECORD of the digest and size of each file (PEP 427)."""
     record = info / "RECORD"
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != record)
     lines = []

@@ -96,7 +96,7 @@ def random_config(seed: int) -> EncoderConfig:
 
 
 def built(config: EncoderConfig, seed: int = 0) -> Encoder:
-    """In evaluation mode, with matrices large enough for attention to be far from uniform, and norms that show."""
+    """In evaluation mode, with matrices so large that attention is far from uniform, and norms that show."""
     torch.manual_seed(seed)
     encoder = config.build().eval()
     with torch.no_grad():

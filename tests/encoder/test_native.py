@@ -29,8 +29,8 @@ from tests.encoder.native_models import (
 
 pytestmark = needs_native
 
-# The promise of the package for fp32, on hidden states of size 1 to 10 and matrices drawn large: both sides lie
-# up to 3e-5 from what float64 gives.
+# The promise of the package for fp32, on hidden states of size 1 to 10 and matrices drawn large: both sides
+# lie up to 3e-5 from what float64 gives.
 TOLERANCE = 1e-4
 MIXED = [70, 1, 2, 131, 16, 96, 97, 33]
 
@@ -290,7 +290,7 @@ def test_bad_batches_are_errors_that_name_the_place():
     ids[4] = 101
     with pytest.raises(IndexError, match="token 4 of the batch is 101, outside the vocabulary of 101"):
         hidden(encoder, replace(batch, token_ids=ids))
-    with pytest.raises(IndexError, match="token 11 .* has position 700"):
+    with pytest.raises(IndexError, match=r"token 11 .* has position 700"):
         hidden(encoder, replace(batch, position_ids=torch.tensor([*range(11), 700])))
     with pytest.raises(IndexError, match="of a type that the model has not learned"):
         hidden(encoder, replace(batch, token_types=torch.full((12,), 2)))

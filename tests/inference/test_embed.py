@@ -10,8 +10,9 @@ from modernbert.heads.embed import EmbedHeadConfig
 from modernbert.pretrained.sentence import TextSettings
 from tests.inference.tiny import write_tiny
 
-# fp32 sums in another order, on numbers of size 1.
-TOLERANCE = 1e-5
+# fp32 sums in another order, on numbers of size 1: on these weights, drawn large, either side lies up to
+# 2.6e-5 from what float64 gives, and the two differ by 1e-5 to 3e-5.
+TOLERANCE = 5e-5
 TEXTS = ["Paris is the capital of France.", "bread", "He walked to the store and bought some bread", ""]
 LONG = "He walked to the store and bought some bread for Anna. " * 6
 

@@ -1,4 +1,4 @@
-"""Run by test_native_library under the sanitisers: all parts, lengths and precisions on the library of a folder."""
+"""Run by test_native_library under the sanitisers: all parts and precisions on a folder's library."""
 
 import sys
 from pathlib import Path

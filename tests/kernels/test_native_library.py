@@ -1,4 +1,4 @@
-"""The library alone: its products in floats and in 8 bits, where it is looked for, and what is said without it."""
+"""The library alone: its products in floats and in 8 bits, where it is found, what is said without it."""
 
 from __future__ import annotations
 

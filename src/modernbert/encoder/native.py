@@ -1,8 +1,11 @@
 """A whole forward in the native library: from an Encoder to a plan, and a plan on a pack.
 
-A plan holds the encoder's matrices packed for this processor's products. It is made when it is first needed and
-made anew when a weight, a part or a hook has changed. What it cannot express it says in words, and the modules
-run. It serves inference alone: fp32 on a processor, without gradients.
+A plan holds the encoder's matrices packed for this processor's products. It is made when it is first needed
+and made anew when a weight, a part or a hook has changed. What it cannot express it says in words, and the
+modules run. It serves inference alone: fp32 or int8 on a processor, without gradients.
+
+A change is seen by torch's own counters, by the identity of parts and tensors, and, since writing through
+`.data` is not counted, by a look at eight numbers of each matrix. A single number changed that way is missed.
 """
 
 from __future__ import annotations
@@ -55,8 +58,8 @@ class _Cache:
 class NativeEncoder:
     """The plan of one encoder, kept up to date; may be shared between threads.
 
-    `is_on` says whether "auto" takes it: a model that is loaded to be asked turns it on, training leaves it off.
-    `is_int8` has the products run on 8-bit weights.
+    `is_on` says whether "auto" takes it: a model that is loaded to be asked turns it on, training leaves it
+    off. `is_int8` has the products run on 8-bit weights.
     """
 
     def __init__(self, is_on: bool = False, is_int8: bool = False) -> None:
@@ -116,7 +119,7 @@ def _unsupported_call(batch: PackedBatch) -> list[str]:
         return [f"runs on a processor, the batch is on {batch.token_ids.device}"]
     if torch.is_autocast_enabled("cpu"):
         return ["knows nothing of torch.autocast"]
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     if is_traced or type(batch.token_ids) is not torch.Tensor:
         return ["cannot be traced or exported"]
     return []

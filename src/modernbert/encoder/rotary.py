@@ -84,5 +84,5 @@ def angles(
 
 
 def num_angles(length: int) -> int:
-    """Rows of a table for sequences of this length: the next power of two, so that packs of many lengths share few tables."""
+    """Rows of a table for such sequences: the next power of two, so that many lengths share few tables."""
     return max(512, 1 << (length - 1).bit_length())

@@ -96,7 +96,7 @@ def outside_training(module: nn.Module) -> nn.Module:
     twin = copy.copy(module)
     twin.training = False
     if isinstance(module, Encoder):
-        twin.native = module.native.for_twin(module)
+        vars(twin)["native"] = module.native.for_twin(module)
     twin._modules = {  # pyright: ignore[reportPrivateUsage]  # a module's parts have no other door
         name: None if part is None else outside_training(part)
         for name, part in module._modules.items()  # pyright: ignore[reportPrivateUsage]

@@ -352,8 +352,8 @@ class Model:
     def save(self, folder: str | Path) -> None:
         """Write a folder that transformers and Sentence Transformers load, or raise and leave an old one.
 
-        Of a model that computes in int8 the folder holds the encoder's matrices in 8 bits, and only this package
-        reads it.
+        Of a model that computes in int8 the folder holds the encoder's matrices in 8 bits, and only this
+        package reads it.
         """
         stored = self.pretrained.dtype_of_file
         if stored == torch.float32 and self.dtype not in (torch.float32, torch.int8):

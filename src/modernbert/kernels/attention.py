@@ -105,7 +105,7 @@ def backend_named(name: str) -> Backend:
             return backend
     if name == "native":
         raise BackendError(
-            "the native backend runs whole encoders: pass it to the encoder or to load(), not to attention alone"
+            "the native backend runs whole encoders: name it to the encoder or to load(), not to attention"
         )
     known = ", ".join(["auto", *(b.name for b in BACKENDS)])
     raise BackendError(f"unknown attention backend {name!r}; there are: {known}")

@@ -54,7 +54,7 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def num_threads() -> int:
-    """Threads for our own kernels: as many as torch's, but no more than there are processors for this process."""
+    """Threads for our own kernels: as many as torch's, but no more than this process has processors."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(torch.get_num_threads(), processors))
 

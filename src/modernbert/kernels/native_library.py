@@ -1,7 +1,7 @@
 """The built C++ library: found, checked and called, with no compiler and no torch headers.
 
-`csrc/interface.h` says what goes in and out; the structures here are its twins. A machine has the library of its
-instruction set or none: `library()` gives it or None, and `missing()` says in words why there is none.
+`csrc/interface.h` says what goes in and out; the structures here are its twins. A machine has the library of
+its instruction set or none: `library()` gives it or None, and `missing()` says in words why there is none.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def missing() -> str | None:
 
 
 def library() -> ctypes.CDLL | None:
-    """The library for this processor; None where there is none, with one warning if the file is an old one."""
+    """The library for this processor, or None; one warning if the file is an old one."""
     found = _find()
     return None if isinstance(found, str) else found
 
@@ -146,7 +146,7 @@ def supported(instruction_set: str) -> bool:
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """The library of that file, its functions typed; OSError where it cannot be opened or is of another version."""
+    """The library of that file, its functions typed; OSError where it is none, or of another version."""
     opened = ctypes.CDLL(str(path))
     try:
         version = int(opened.modernbert_version())

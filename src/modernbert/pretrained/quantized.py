@@ -1,8 +1,9 @@
 """The matrices of an encoder in 8 bits: a quarter of the file, and what the native kernels multiply by.
 
-Symmetric, a scale for each row of a matrix: its largest number becomes 127 or -127. In a folder a matrix stands
-as `NAME` (int8) beside `NAME_scale` (float32, a number a row), and config.json, in our own form, says
-`"quantization": "int8"`. Read back, matrices are float32 again; packed in 8 bits they are the same whole numbers.
+Symmetric, a scale for each row of a matrix: its largest number becomes 127 or -127. In a folder a matrix
+stands as `NAME` (int8) beside `NAME_scale` (float32, a number a row), and config.json, in our own form, says
+`"quantization": "int8"`. Read back, matrices are float32 again; packed in 8 bits they are the same whole
+numbers.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def dequantized(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `quantized` made, in float32; WeightsError where a matrix or its scale is missing or of another kind."""
+    """What `quantized` made, in float32; WeightsError where a matrix or its scale is missing or wrong."""
     read: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith(_SCALE) and _MATRIX.fullmatch(name.removesuffix(_SCALE)):
@@ -61,14 +62,14 @@ def dequantized(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         if tensor.dtype != torch.int8 or scale is None or scale.shape != tensor.shape[:1]:
             found = f"{tensor.dtype}, " + ("no scale" if scale is None else f"scales {list(scale.shape)}")
             raise WeightsError(
-                f"{folder}: {name} should be int8 {list(tensor.shape)} with a scale for each row; found {found}"
+                f"{folder}: {name} should be int8 {list(tensor.shape)} with a scale a row; found {found}"
             )
         read[name] = tensor.float() * scale.float()[:, None]
     return read
 
 
 def errors_of_layers(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, float]]:
-    """For each layer and matrix what 8 bits lose: the length of the difference, as a share of the matrix's."""
+    """What 8 bits lose of each layer's matrices: the length of the difference, as a share of theirs."""
     errors: dict[int, dict[str, float]] = {}
     for name, tensor in tensors.items():
         if found := _MATRIX.fullmatch(name):
