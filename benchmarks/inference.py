@@ -112,6 +112,7 @@ class Ours:
         encoder = modernbert_base().build().eval()
         encoder.load_state_dict(weights, strict=True)
         self.encoder: Encoder = encoder.to(device, dtype)
+        self.encoder.native.is_on = True  # as for every model that is loaded to be asked
         self.device = device
 
     def run(self, sequences: list[list[int]]) -> Tensor:
