@@ -1,10 +1,10 @@
 """The native forward beside our own modules: fp32 and 8 bits, with one thread, in processor time.
 
-For a machine that is not quiet: processor time leaves out what other processes take, and one thread waits for no
-other. The comparison with other packages, with all threads and by the clock, is inference.py. The three take turns;
-the shortest and the median of each are shown, as real tokens a second.
+For a machine that is not quiet: processor time leaves out what other processes take, and one thread waits for
+no other. The comparison with other packages, with all threads and by the clock, is inference.py. The three
+take turns; shown is the median of each, as real tokens a second.
 
-    python benchmarks/native.py [--models nano minilm-l6 modernbert-base] [--cases 1x16 32x16 8x512] [--seconds 4]
+    python benchmarks/native.py [--models nano minilm-l6] [--cases 1x16 8x512] [--seconds 4]
 """
 
 from __future__ import annotations
