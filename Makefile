@@ -42,6 +42,7 @@ bench: .venv/.dev ## run the benchmarks and write their results (half an hour)
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/local_attention.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training_profile.py
 	$(BIN)/python benchmarks/loss_memory.py
 
 clean: ## remove what was set up and built
