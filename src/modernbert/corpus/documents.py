@@ -200,6 +200,9 @@ def _whole_document(number: int, file: InputFile) -> Document | BadLine:
         text = content.removeprefix(_BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
         return BadLine(file=number, line=0, fault="not UTF-8", detail=_undecodable(content, error))
+    if "\0" in text:
+        detail = f"character {text.index(chr(0)) + 1} is NUL: UTF-16, or no text"
+        return BadLine(file=number, line=0, fault="not UTF-8", detail=detail)
     return _document(text, file.source, number, 0)
 
 

@@ -12,8 +12,8 @@ NUM_TOKENS = 30_000_000
 def own_language() -> Recipe:
     """Six layers of 256 over 30 M tokens: short sequences first, where most is learned, then 2,048 tokens.
 
-    Little text is seen several times, so the mask rate falls as the model gets better at what it has seen. Steps
-    are small, 4,096 tokens, as so short a run has few of them.
+    Little text is seen several times, so the mask rate falls as the model gets better at what it has seen.
+    Steps are small, 4,096 tokens, as so short a run has few of them.
     """
     pretrain, decay = round(0.8 * NUM_TOKENS), round(0.2 * NUM_TOKENS)
     return Recipe(

@@ -21,7 +21,7 @@ from typing import Any
 from modernbert import bundled
 from modernbert.corpus.digests import digest
 from modernbert.corpus.labelled import Rows
-from modernbert.errors import TrainingError
+from modernbert.errors import ModernBertError, TrainingError
 from modernbert.files import held, sha256, write_atomic
 from modernbert.pretrained.folder import read_folder
 from modernbert.pretrained.hub import fetch
@@ -74,6 +74,7 @@ def finetune(
                 raise TrainingError(
                     f"another process is training in {work}; wait for it, or name another --out"
                 )
+            stack.enter_context(_nothing_left_of_nothing(work))
             _begin(work, recipe)
         if settings.adapt_passes:
             adapted = _adapt(task, sources, base, work, settings, switches)
@@ -126,8 +127,7 @@ def _begin(work: Path, recipe: dict[str, Any]) -> None:
     begun = json.loads(path.read_text()) if path.exists() else {}
     if begun == said:
         return
-    learned = (*work.glob("checkpoints/*"), *work.glob("sweep/*/checkpoints/*"), *work.glob("adapt/run"))
-    if begun and learned:
+    if begun and _has_learned(work):
         require_same(begun, said, phase=0, where=str(work))
         return
     for each in work.iterdir():
@@ -136,6 +136,22 @@ def _begin(work: Path, recipe: dict[str, Any]) -> None:
         elif each.name != _HELD:
             each.unlink()
     write_atomic(path, json.dumps(recipe, indent=2) + "\n")
+
+
+def _has_learned(work: Path) -> bool:
+    learned = (work.glob(each) for each in ("checkpoints/*", "sweep/*/checkpoints/*", "adapt/run"))
+    return any(any(each) for each in learned)
+
+
+@contextmanager
+def _nothing_left_of_nothing(work: Path) -> Generator[None]:
+    """A file or a model that cannot be used leaves no folder behind, unless something was learned before."""
+    try:
+        yield
+    except ModernBertError:
+        if not _has_learned(work):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 @contextmanager
