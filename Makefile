@@ -53,6 +53,7 @@ bench: .venv/.dev .venv/.native ## run the benchmarks and write their results (h
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/local_attention.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training_profile.py
 	$(BIN)/python benchmarks/loss_memory.py
 
 clean: ## remove what was set up and built

@@ -38,6 +38,8 @@ def variants(tokens: int) -> dict[str, Recipe]:
     found = {f"rate {rate:g}": with_phase(base, learning_rate=rate) for rate in RATES}
     found |= {f"{name} at 2e-3": replace(base, optimizer=each) for name, each in OPTIMIZERS.items()}
     found |= {f"{rows * 8192} tokens a step": with_phase(base, rows=rows) for rows in (2,)}
+    found["4096 tokens a step"] = with_phase(base, row_tokens=4096)
+    found["4096 tokens a step at 1e-3"] = with_phase(base, row_tokens=4096, learning_rate=1e-3)
     found |= {
         f"mask rate {rate:g}": with_phase(base, mask_rate=ConstantRate(rate=rate)) for rate in (0.2, 0.4)
     }

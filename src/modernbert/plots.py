@@ -95,7 +95,11 @@ def _draw_panel(axes: Axes, panel: Panel, x_label: str) -> None:
             if len(points) == 1:
                 axes.plot(*points[0], "o", color=colour, markersize=4)
     if panel.is_logarithmic:
-        axes.set_yscale("log")
+        from matplotlib.ticker import LogFormatter
+
+        axes.set_yscale("log")  # whose own labels, such as 6 x 10^-1, are in another font and too wide
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
     for name, x in (panel.marks or {}).items():
         axes.axvline(x, color="#9aa5b1", linewidth=0.8, linestyle=":")
         axes.annotate(

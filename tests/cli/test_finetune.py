@@ -34,7 +34,8 @@ def test_a_table_becomes_a_model_that_the_other_verbs_take(run, table, tmp_path)
     assert json.loads(asked.stdout)["label"] in ("good", "bad")
 
 
-def test_options_reach_the_recipe(run, table, tmp_path):
+@pytest.mark.filterwarnings("default:.*texts are longer", "default:learning brought nothing better")
+def test_options_reach_the_recipe_and_what_is_cut_is_said_at_once(run, table, tmp_path):
     options = (
         *(
             "--optimizer",
@@ -62,7 +63,9 @@ def test_options_reach_the_recipe(run, table, tmp_path):
         ),
         *("--balanced", "--label-smoothing", "0.1", "--dev-share", "0.2", "--test-share", "0"),
     )
-    assert finetune(run, table, tmp_path / "out", *options).exit_code == 0
+    done = finetune(run, table, tmp_path / "out", *options)
+    assert done.exit_code == 0
+    assert "warning: train: 18 texts are longer than 12 tokens; 43 tokens at their ends were" in done.stderr
     recipe = json.loads((tmp_path / "out" / "recipe.json").read_text())
     settings = recipe["settings"]
     assert settings["optimizer"] == {**settings["optimizer"], "is": "AdoptConfig", "weight_decay": 0.5}

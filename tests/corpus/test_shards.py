@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -115,16 +117,32 @@ def test_shards_go_through_pickle(written):
     assert again.tokens("code", 3, 0, 5).tolist() == shards.tokens("code", 3, 0, 5).tolist()
 
 
+def starts_of_all(shards: Shards) -> list[list[int]]:
+    return [
+        shards.tokens(source, document, 0, 3).tolist()
+        for source in SOURCES
+        for document in reversed(range(len(shards.lengths(source))))
+    ]
+
+
 def test_few_parts_are_mapped_at_once(written, monkeypatch):
+    whole = starts_of_all(Shards.open(written))
     monkeypatch.setattr(module, "_OPEN_PARTS", 1)
-    shards, whole = Shards.open(written), Shards.open(written)
-    monkeypatch.setattr(module, "_OPEN_PARTS", 256)
-    for source in SOURCES:
-        for document in reversed(range(len(whole.lengths(source)))):
-            assert (
-                shards.tokens(source, document, 0, 3).tolist()
-                == whole.tokens(source, document, 0, 3).tolist()
-            )
+    assert starts_of_all(Shards.open(written)) == whole
+
+
+def test_threads_read_at_once_though_only_one_part_is_mapped(written, monkeypatch):
+    whole = starts_of_all(Shards.open(written))
+    monkeypatch.setattr(module, "_OPEN_PARTS", 1)
+    shards = Shards.open(written)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            read = list(threads.map(starts_of_all, [shards] * 100))
+    finally:
+        sys.setswitchinterval(before)
+    assert read == [whole] * 100
 
 
 def test_what_is_not_there_is_an_error(written):

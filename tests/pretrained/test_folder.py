@@ -20,6 +20,7 @@ from modernbert.errors import ConfigError, FolderError, WeightsError
 from modernbert.heads.classify import ClassifyHeadConfig
 from modernbert.heads.embed import DenseConfig, EmbedHeadConfig, TokenEmbedHeadConfig
 from modernbert.heads.model import ModelConfig
+from modernbert.heads.tokens import SpanHeadConfig, TagHeadConfig
 from modernbert.pretrained.folder import Pretrained, describe_layout, read_folder, write_folder
 from modernbert.pretrained.sentence import TextSettings
 from modernbert.pretrained.weights import read_json, read_weights, write_weights
@@ -71,8 +72,10 @@ def change_config(folder: Path, **changes: object) -> None:
         EmbedHeadConfig(poolings=("mean", "cls"), dense=DENSE, is_normalized=True),
         TokenEmbedHeadConfig(dense=DENSE),
         ClassifyHeadConfig(labels=("no", "yes")),
+        TagHeadConfig(labels=("O", "B-X")),
+        SpanHeadConfig(),
     ],
-    ids=["mlm", "embed", "token_embed", "classify"],
+    ids=["mlm", "embed", "token_embed", "classify", "tag", "span"],
 )
 def test_a_model_comes_back_with_the_same_numbers(tmp_path, layout, head):
     model = small_model(head=head, tokenizer=small_tokenizer())
@@ -84,6 +87,7 @@ def test_a_model_comes_back_with_the_same_numbers(tmp_path, layout, head):
     assert again.dtype_of_file == torch.float32
     if layout == "parts" or isinstance(head, EmbedHeadConfig | TokenEmbedHeadConfig):
         assert again.settings == model.settings
+    assert again.settings.max_seq_length == 64
     expected = "modernbert-parts" if layout == "parts" else "modernbert"
     assert config_of(tmp_path / "model")["model_type"] == expected
 

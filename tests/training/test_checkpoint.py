@@ -87,3 +87,16 @@ def test_a_save_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         saved(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_flipped_bit_is_found_before_anything_is_loaded(tmp_path):
+    path = saved(tmp_path, 3)
+    file = next(each for each in path.iterdir() if each.suffix == ".distcp")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    module, optimizer = trained(1)
+    before = [each.clone() for each in module.parameters()]
+    with pytest.raises(TrainingError, match=rf"{file.name} is not as it was written.*remove that folder"):
+        checkpoint.load(path, module, optimizer, ALONE)
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))

@@ -1,6 +1,7 @@
 """The whole way from a CSV to a folder: it learns, it goes on after a crash, it says what is wrong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from modernbert.errors import CorpusError, TrainingError
 from modernbert.inference.loading import load
 from modernbert.training import journal, loop
 from modernbert.training.finetune_run import Sources, finetune
+from modernbert.training.finetune_trial import note_idle_processes
 from modernbert.training.finetuning import Finetuning
+from modernbert.training.parallel import Group
 from modernbert.training.run import Switches
 from modernbert.training.sweep import Sweep
-from modernbert.training.tasks.classify import Classify
+from modernbert.training.tasks.classify import Classify, ClassifyTask
+from modernbert.training.tasks.task import Notes
 from tests.training.small_task import reviews, write_reviews, write_tiny_encoder
 
 FAST = Finetuning(
@@ -71,8 +75,10 @@ def test_the_folder_holds_all_that_a_run_is_asked_for(finished):
     for name in (line.split("](")[1].rstrip(")") for line in report.splitlines() if line.startswith("![")):
         assert (finished / name).exists()
     evaluations = journal.read(finished / "evaluations.jsonl")
-    assert len(evaluations) == 3
+    assert [row["step"] for row in evaluations] == [0, 16, 32, 48], "before the first update, and each epoch"
     assert {"loss", "accuracy", "macro_f1"} <= evaluations[0]["sources"]["dev"].keys()
+    assert {row["loss_per"] for row in evaluations} == {"text"}
+    assert "On the dev part, macro f1 was 0." in report
     recipe = json.loads((finished / "recipe.json").read_text())
     assert recipe["settings"]["learning_rate"] == 3e-3
     assert recipe["packages"]["torch"] == torch.__version__
@@ -142,7 +148,7 @@ def test_a_crash_changes_nothing(tmp_path, encoder, table, monkeypatch, stop_at)
 
 
 def test_the_best_weights_are_kept_and_not_the_last(tmp_path, encoder, table, monkeypatch):
-    scores = iter([0.5, 0.9, 0.7])
+    scores = iter([0.95, 0.5, 0.9, 0.7])  # the first is before learning, and no candidate
     from modernbert.training.tasks import classify_scores
 
     plain = classify_scores.figures
@@ -152,14 +158,19 @@ def test_the_best_weights_are_kept_and_not_the_last(tmp_path, encoder, table, mo
         lambda *given: plain(*given) | {"macro_f1": next(scores, 0.0)},
     )
     kept = []
-    from modernbert.training import finetune_run
+    from modernbert.training import finetune_trial
 
-    write = finetune_run.write_folder
+    write = finetune_trial.write_folder
     monkeypatch.setattr(
-        finetune_run, "write_folder", lambda target, model: (kept.append(target.name), write(target, model))
+        finetune_trial, "write_folder", lambda target, model: (kept.append(target.name), write(target, model))
     )
-    run(table, encoder, tmp_path / "out")
+    told = "macro_f1 was 0.9500 before the first update, and 0.9000 in the folder"
+    with pytest.warns(UserWarning, match=told):
+        out = run(table, encoder, tmp_path / "out")
     assert kept == ["best", "best"]
+    report = (out / "report.md").read_text()
+    assert told in report
+    assert "macro f1 was 0.9500 before the first update, and at best 0.9000, after update 24" in report
 
 
 def test_a_run_ends_when_nothing_gets_better(tmp_path, encoder, table, monkeypatch):
@@ -168,14 +179,16 @@ def test_a_run_ends_when_nothing_gets_better(tmp_path, encoder, table, monkeypat
     plain = classify_scores.figures
     monkeypatch.setattr(classify_scores, "figures", lambda *given: plain(*given) | {"macro_f1": 0.5})
     settings = Finetuning(**vars_of(FAST) | {"epochs": 9, "patience": 2})
-    out = run(table, encoder, tmp_path / "out", settings=settings)
-    assert len(journal.read(out / "evaluations.jsonl")) == 3, "the first, and two that were no better"
+    with pytest.warns(UserWarning, match="learning brought nothing better"):
+        out = run(table, encoder, tmp_path / "out", settings=settings)
+    assert len(journal.read(out / "evaluations.jsonl")) == 1 + 3, "the start, an epoch, and two no better"
 
 
 def test_a_sweep_keeps_the_best_trial_and_tests_it_alone(tmp_path, encoder, table):
     sweep = Sweep(values={"learning_rate": (1e-7, 3e-3)})
     out = run(table, encoder, tmp_path / "out", sweep=sweep)
     assert json.loads((out / "recipe.json").read_text())["settings"]["learning_rate"] == 3e-3
+    assert run(table, encoder, tmp_path / "out", sweep=sweep) == out, "what is finished is only opened"
     report = (out / "report.md").read_text()
     assert report.index("| lr=0.003 |") < report.index("| lr=1e-07 |")
     assert (out / "sweep.png").exists()
@@ -206,10 +219,10 @@ def test_files_of_their_own_are_used_as_they_are(tmp_path, encoder):
 
 def test_test_rows_that_were_learned_are_told(tmp_path, encoder):
     same = str(write_reviews(tmp_path / "train.csv", 40, 1))
-    out = run(Sources(train=same, dev=same), encoder, tmp_path / "out")
-    assert (
-        "40 of 40 rows of the dev part have texts that also stand in train" in (out / "report.md").read_text()
-    )
+    told = "40 of 40 rows of the dev part have texts that also stand in train"
+    with pytest.warns(UserWarning, match=told):
+        out = run(Sources(train=same, dev=same), encoder, tmp_path / "out")
+    assert told in (out / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +243,80 @@ def test_data_that_cannot_be_learned_leaves_no_model(tmp_path, encoder, content,
     path.write_text(content)
     with pytest.raises(error, match=message):
         run(path, encoder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [path], "nothing half-written"
+
+
+class Killed(Exception):
+    """What stands for a kill."""
+
+
+def killed_at(monkeypatch, step):
+    """The loop as it is, until a step."""
+    take, steps = loop._take, []
+
+    def counted(*given):
+        steps.append(1)
+        if len(steps) == step:
+            raise Killed
+        return take(*given)
+
+    monkeypatch.setattr(loop, "_take", counted)
+
+
+def test_a_begun_run_of_other_words_is_forgotten_unless_it_has_learned(tmp_path, encoder, table, monkeypatch):
+    out, other = tmp_path / "out", Finetuning(**vars_of(FAST) | {"seed": 5, "epochs": 1})
+    for settings, step in ((FAST, 1), (other, 9)):
+        with monkeypatch.context() as patched:
+            killed_at(patched, step)
+            with pytest.raises(Killed):
+                run(table, encoder, out, settings=settings)
+    assert list((tmp_path / "out.unfinished" / "checkpoints").iterdir())
+    with pytest.raises(TrainingError, match=r"settings.seed: 5 -> 17"):
+        run(table, encoder, out)
+    run(table, encoder, out, settings=other)
+    assert "was split by seed 5" in (out / "report.md").read_text()
+
+
+def test_a_loss_that_is_not_a_number_is_told(tmp_path, encoder, table, monkeypatch):
+    loss, calls = ClassifyTask.loss, []
+
+    def sometimes(*given, **words):
+        calls.append(1)
+        return loss(*given, **words) * (float("nan") if len(calls) == 20 else 1.0)
+
+    monkeypatch.setattr(ClassifyTask, "loss", sometimes)
+    with pytest.warns(UserWarning, match="1 of 36 updates were left out, since their loss or gradient"):
+        out = run(table, encoder, tmp_path / "out")
+    (accident,) = journal.read(out / journal.ACCIDENTS)
+    assert accident["documents"][0].startswith("training row ")
+
+
+def test_losses_that_never_are_numbers_end_the_run(tmp_path, encoder, table, monkeypatch):
+    loss = ClassifyTask.loss
+
+    def never(*given, **words):
+        return loss(*given, **words) * (float("nan") if torch.is_grad_enabled() else 1.0)
+
+    monkeypatch.setattr(ClassifyTask, "loss", never)
+    with pytest.raises(TrainingError, match=r"not a number(.|\n)*a lower learning rate"):
+        run(table, encoder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_run_away_are_told(tmp_path, encoder, table):
+    settings = Finetuning(**vars_of(FAST) | {"learning_rate": 1e30, "batch_size": 32})
+    with pytest.raises(TrainingError, match="at a learning rate of 1e\\+30 the weights have run away"):
+        run(table, encoder, tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("whole", "size", "num"), [(True, 3, 1), (True, 1, 0), (False, 3, 0)])
+def test_processes_that_help_nothing_are_told(whole, size, num):
+    task = replace(ClassifyTask(config=PLAIN, labels=(), shares=()), takes_whole_batches=whole)
+    notes = Notes()
+    note_idle_processes(task, "embed", Group(rank=0, world_size=size, device=torch.device("cpu")), notes)
+    assert len(notes.lines) == num
+    assert all("and the other 2 repeat it for nothing: start one process" in line for line in notes.lines)
 
 
 def test_a_length_beyond_the_positions_is_refused(tmp_path, encoder, table):

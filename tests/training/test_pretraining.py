@@ -1,6 +1,9 @@
 """A whole run on a small corpus: text is learned, the folder is one that others read, mistakes are told."""
 
 import json
+import os
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +14,14 @@ import modernbert
 from modernbert.corpus.shard_writing import write_shards
 from modernbert.corpus.shards import Shards
 from modernbert.encoder.attention import AttentionConfig
+from modernbert.encoder.presets import modernbert_sized
 from modernbert.errors import TrainingError
 from modernbert.files import held
 from modernbert.recipes import RECIPES, find
 from modernbert.text.tokenizer import Tokenizer
 from modernbert.training import journal, run
+from modernbert.training.optim import AdoptConfig
+from modernbert.training.parallel import Group
 from modernbert.training.run import Switches, pretrain
 from tests.inference.tiny import byte_level, word_piece
 from tests.training.small_corpus import small_shards, write_corpus
@@ -94,6 +100,96 @@ def test_other_shards_are_refused(finished, valid, tmp_path):
     other = small_shards(tmp_path, seed=9).folder
     with pytest.raises(TrainingError, match=r"(?s)another recipe.*corpus\.sources\.notes\.tokens"):
         pretrain(recipe.scaled_to(10 * recipe.num_tokens), other, finished, valid=valid, switches=ON_CPU)
+
+
+def test_other_weights_are_refused_by_name_of_the_field(finished, shards, valid):
+    recipe = small_recipe()
+    assert recipe.encoder is not None
+    wider = modernbert_sized(num_layers=3, hidden_size=48, num_heads=2, intermediate_size=24)
+    for changed, field in (
+        (replace(recipe, encoder=wider), r"encoder\.hidden_size: 32 -> 48"),
+        (
+            replace(recipe, optimizer=AdoptConfig()),
+            r"optimizer\.is: \"StableAdamWConfig\" -> \"AdoptConfig\"",
+        ),
+    ):
+        with pytest.raises(TrainingError, match=rf"(?s)another recipe.*{field}"):
+            pretrain(changed, shards, finished, valid=valid, switches=ON_CPU)
+
+
+def test_other_words_in_as_many_tokens_are_refused(tmp_path):
+    tokenizer, made = byte_level(), {}
+    for name, word in {"one": "walked", "other": "worked"}.items():
+        assert len(tokenizer.encode_ids(["walked"])[0]) == len(tokenizer.encode_ids(["worked"])[0])
+        path = tmp_path / name / "text.jsonl"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"text": f"the man {word} to store. " * 30}) + "\n")
+        made[name] = write_shards([str(path)], tmp_path / name / "shards", tokenizer=tokenizer, num_workers=1)
+    recipe = small_recipe().scaled_to(600)
+    assert pretrain(recipe, made["one"].folder, tmp_path / "run", switches=ON_CPU)
+    with pytest.raises(TrainingError, match=r"(?s)another recipe.*corpus\.shards_sha256"):
+        pretrain(recipe, made["other"].folder, tmp_path / "run", switches=ON_CPU)
+    with pytest.raises(TrainingError, match=r"(?s)another recipe.*corpus\.held_out_sha256"):
+        pretrain(recipe, made["one"].folder, tmp_path / "run", valid=made["other"].folder, switches=ON_CPU)
+
+
+def test_one_other_token_among_all_is_enough_to_refuse_a_folder(finished, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(finished / "final", folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    one, other = (token for token, number in vocabulary.items() if number in (40, 41))
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    path.write_text(json.dumps(content))
+    recipe = replace(small_recipe(), encoder=None, start_from=str(folder))
+    with pytest.raises(TrainingError, match=r"(?s)another tokenizer than that of .*id 40 is"):
+        pretrain(recipe, small_shards(tmp_path).folder, tmp_path / "run", switches=ON_CPU)
+
+
+def test_a_sequence_longer_than_a_published_model_is_refused(shards, tmp_path):
+    recipe = small_recipe()
+    assert recipe.encoder is not None
+    first = replace(recipe.phases[0], tokens=300)
+    short = replace(recipe, encoder=replace(recipe.encoder, max_positions=48), phases=(first,))
+    final = pretrain(short, shards, tmp_path / "short", switches=ON_CPU)
+    longer = replace(recipe, encoder=None, start_from=str(final))
+    with pytest.raises(TrainingError, match=r"sequences of 64 tokens, but .*final is made for 48"):
+        pretrain(longer, shards, tmp_path / "run", switches=ON_CPU)
+
+
+def test_sigterm_before_the_first_step_saves_and_ends(shards, tmp_path, monkeypatch):
+    build = run._build
+
+    def told_meanwhile(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(run, "_build", told_meanwhile)
+    assert pretrain(small_recipe(), shards, tmp_path / "run", switches=ON_CPU) is None
+    monkeypatch.undo()
+    assert len(journal.read(tmp_path / "run" / journal.STEPS)) == 1
+    assert pretrain(small_recipe(), shards, tmp_path / "run", switches=ON_CPU)
+
+
+def test_a_broken_recipe_file_is_named_with_its_line(tmp_path):
+    path = tmp_path / "mine.py"
+    for text, said in (
+        ("x = 1\ndef recipe(:\n", r"mine\.py, line 2: SyntaxError"),
+        ("import nothing_like_it\n", r"mine\.py, line 1: ModuleNotFoundError"),
+        ("def recipe():\n    return 1 / 0\n", r"mine\.py, line 2: ZeroDivisionError"),
+    ):
+        path.write_text(text)
+        with pytest.raises(TrainingError, match=said):
+            find(str(path))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_kept": 0}, {"seed": 2**40}, {"save_every_tokens": "x"}, {"valid_mask_rate": 7.0}]
+)
+def test_a_recipe_says_which_value_cannot_be(wrong):
+    with pytest.raises(TrainingError, match=next(iter(wrong))):
+        replace(small_recipe(), **wrong)
 
 
 def test_two_runs_in_one_folder_are_kept_apart(shards, tmp_path):
@@ -246,7 +342,8 @@ def test_a_recipe_of_ones_own_is_found(tmp_path):
 
 def test_held_out_text_is_not_learned_from(shards):
     opened = Shards.open(shards)
-    learned, held_out = run._documents(opened, None, 0.1)
+    alone = Group(rank=0, world_size=1, device=torch.device("cpu"))
+    learned, held_out = run._documents(opened, None, 0.1, alone)
     assert held_out is not None
     for source in opened.sources:
         seen = {learned.describe(source, i) for i in range(len(learned.lengths(source)))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,8 @@ def train(
             compiles=words["compiles"],
         ),
     )
+    if os.environ.get("RANK", "0") != "0":
+        ctx.exit(0)  # of many processes the first one speaks
     if done is None:
         note("stopped and saved; run the same command to go on")
         ctx.exit(0)

@@ -114,7 +114,7 @@ def parse_count(text: str) -> int:
     unit = units.get(cleaned[-1:])
     try:
         count = int(float(cleaned if unit is None else cleaned[:-1]) * (unit or 1))
-    except ValueError:
+    except (ValueError, OverflowError):
         count = 0
     if count < 1:
         raise click.BadParameter(
@@ -138,16 +138,23 @@ def runs(folder: Path, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
+    from modernbert.errors import TrainingError
     from modernbert.training.curves import draw, find_runs, summarize
 
-    found = [(path, summarize(path)) for path in find_runs(folder)]
+    found: list[tuple[Path, Summary]] = []
+    for path in find_runs(folder):
+        try:
+            found.append((path, summarize(path)))
+        except TrainingError as error:
+            note(f"left out: {error}")
     pictures = [draw(path) for path, _ in found]
     if as_json:
         for (_, summary), picture in zip(found, pictures, strict=True):
             print_json(asdict(summary) | {"curves": str(picture)})
         return
     print_table(_table([summary for _, summary in found]), indent=0)
-    note(f"curves are in {', '.join(map(str, pictures))}")
+    if pictures:
+        note(f"curves are in {', '.join(map(str, pictures))}")
 
 
 def _table(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:

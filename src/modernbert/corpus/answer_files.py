@@ -16,9 +16,9 @@ from typing import Any, cast
 
 from modernbert.corpus.digests import digest
 from modernbert.corpus.faults import Faults, shown
-from modernbert.corpus.labelled import Row, mended
+from modernbert.corpus.labelled import Row
 from modernbert.corpus.tables import read_records, require_columns
-from modernbert.corpus.text_files import file_ending
+from modernbert.corpus.text_files import file_ending, mended
 from modernbert.errors import CorpusError
 
 _ENDINGS = (".json", ".jsonl", ".ndjson", ".parquet")

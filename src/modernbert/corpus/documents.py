@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from modernbert.corpus.inputs import InputFile
 from modernbert.corpus.raw_files import parquet_groups, parquet_rows, read_blocks
+from modernbert.corpus.text_files import mended
 
 CHUNK_BYTES = 16 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -199,6 +200,9 @@ def _whole_document(number: int, file: InputFile) -> Document | BadLine:
         text = content.removeprefix(_BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
         return BadLine(file=number, line=0, fault="not UTF-8", detail=_undecodable(content, error))
+    if "\0" in text:
+        detail = f"character {text.index(chr(0)) + 1} is NUL: UTF-16, or no text"
+        return BadLine(file=number, line=0, fault="not UTF-8", detail=detail)
     return _document(text, file.source, number, 0)
 
 
@@ -256,17 +260,8 @@ def _row_document(row: dict[str, Any], line: int, chunk: Chunk, fields: Fields) 
 def _document(text: str, source: str, file: int, line: int) -> Document | BadLine:
     if not text or text.isspace():
         return BadLine(file=file, line=line, fault="empty text", detail="nothing but blanks")
-    mended = text if text.isascii() else _mended(text)
-    return Document(source=source, text=mended, file=file, line=line, is_mended=mended is not text)
-
-
-def _mended(text: str) -> str:
-    """U+FFFD for each half of a character, which JSON can name and UTF-8 cannot hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
+    whole = text if text.isascii() else mended(text)
+    return Document(source=source, text=whole, file=file, line=line, is_mended=whole is not text)
 
 
 def _undecodable(content: bytes, error: UnicodeDecodeError) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from modernbert.corpus.faults import Faults
 from modernbert.corpus.tables import read_records
+from modernbert.corpus.text_files import mended
 from modernbert.errors import CorpusError
 from modernbert.files import file_being_written
 
@@ -122,15 +123,6 @@ def as_text(value: object) -> str | list[Any] | None:
     if isinstance(value, dict):
         raise CorpusError("an object")
     return json.dumps(value, default=str).strip('"')  # of Parquet also dates and decimals
-
-
-def mended(text: str) -> str:
-    """U+FFFD for each half of a character, which JSON can name and UTF-8 cannot hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def _checked(record: Row, columns: Sequence[Column], line: int, faults: Faults) -> Row | None:

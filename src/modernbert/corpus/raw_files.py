@@ -112,7 +112,7 @@ def _parquet(path: str) -> Generator[ParquetFile]:
         ) from error
     with _opened(path) as file:
         try:
-            yield ParquetFile(file)
+            yield ParquetFile(file, page_checksum_verification=True)
         except ArrowException as error:
             raise CorpusError(f"{path} is no Parquet file, or a broken one: {error}") from error
 

@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
@@ -94,6 +95,7 @@ class Shards:
         self._check_sizes()
         self._stretches, self._firsts = self._find_stretches()
         self._open: OrderedDict[int, _Part] = OrderedDict()
+        self._opening = Lock()  # rows are made ahead in one thread while another evaluates
         self._right: dict[int, NDArray[np.bool_]] = {}  # blocks of tokens whose checksum was found right
 
     def __reduce__(self) -> tuple[type[Shards], tuple[Path]]:
@@ -212,20 +214,22 @@ class Shards:
 
     def _part(self, number: int) -> _Part:
         """A part's files, mapped; its index is checked whole."""
-        if number in self._open:
+        with self._opening:
+            if number not in self._open:
+                self._open[number] = self._opened(number)
             self._open.move_to_end(number)
+            while len(self._open) > _OPEN_PARTS:
+                self._open.popitem(last=False)
             return self._open[number]
+
+    def _opened(self, number: int) -> _Part:
         described = self._parts[number]
         name = self.folder / described["name"]
         wrong = _wrong_blocks(name.with_name(f"{name.name}.index"), described[".index"])
         for block in wrong:
             raise CorpusError(_damaged(self.folder, f"{name.name}.index, block {block}"))
         index = _map(f"{name}.index", DOCUMENT)
-        part = _Part(_map(f"{name}.tokens", self._dtype), index, index["end"])
-        self._open[number] = part
-        while len(self._open) > _OPEN_PARTS:
-            self._open.popitem(last=False)
-        return part
+        return _Part(_map(f"{name}.tokens", self._dtype), index, index["end"])
 
     @staticmethod
     def _lengths(part: _Part, stretch: _Stretch) -> NDArray[np.int64]:

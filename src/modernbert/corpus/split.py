@@ -14,6 +14,7 @@ from modernbert.errors import CorpusError
 
 # An odd number of 64 bits spreads neighbours far apart (Knuth's multiplicative hashing, by the golden ratio).
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_LEAST_TO_SHARE = 10
 
 
 class Documents(Protocol):
@@ -65,7 +66,8 @@ class Part:
 def hold_back(documents: Documents, share: float) -> tuple[Part, Part | None]:
     """The part to learn from, and about this share of each source's documents, held back; None if too few.
 
-    A source of a single document keeps it to learn from. `share` lies between 0 and 0.5.
+    A source of ten documents or more gives at least one of them, unless `share` is 0; it lies between 0 and
+    0.5.
     """
     if not 0.0 <= share <= 0.5:
         raise CorpusError(f"the share to hold back must lie between 0 and 0.5, found {share}")
@@ -75,7 +77,8 @@ def hold_back(documents: Documents, share: float) -> tuple[Part, Part | None]:
         indices = np.arange(len(documents.lengths(source)), dtype=np.uint64)
         drawn = (indices + np.uint64(1)) * _SPREAD  # wraps round
         order = np.argsort(drawn, kind="stable")
-        num_held = round(share * len(indices)) if len(indices) > 1 else 0
+        least = 1 if share and len(indices) >= _LEAST_TO_SHARE else 0
+        num_held = max(least, round(share * len(indices))) if len(indices) > 1 else 0
         held[source] = np.sort(order[:num_held])
         learned[source] = np.sort(order[num_held:])
     part = Part(documents, held)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from modernbert.corpus.faults import Faults, shown
-from modernbert.corpus.labelled import Row, mended
+from modernbert.corpus.labelled import Row
 from modernbert.corpus.tables import read_records, require_columns
 from modernbert.corpus.tag_schemes import TagsSeen, begins_inside, first_fault, to_iob2
-from modernbert.corpus.text_files import file_ending, text_lines
+from modernbert.corpus.text_files import file_ending, mended, text_lines
 from modernbert.errors import CorpusError
 
 _RECORDS = (".jsonl", ".ndjson", ".json", ".parquet")

@@ -68,6 +68,15 @@ def _whole_lines(blocks: Iterable[str]) -> Iterator[str]:
         yield last
 
 
+def mended(text: str) -> str:
+    """U+FFFD for each half of a character, which JSON can name and UTF-8 cannot hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 def _decoder(encoding: str) -> codecs.IncrementalDecoder:
     try:
         return codecs.getincrementaldecoder(encoding)()

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modernbert.encoder.embedding import EmbeddingConfig, LearnedPositionsConfig
 from modernbert.encoder.native import NativeEncoder
-from modernbert.errors import InputError, TaskError
+from modernbert.errors import TaskError
 from modernbert.heads.classify import ClassifyHeadConfig
 from modernbert.heads.embed import TokenEmbedder
 from modernbert.heads.mlm import MaskedLanguageModel
@@ -37,13 +36,8 @@ from modernbert.inference.inputs import (
     lowered,
     require_positive,
 )
-from modernbert.inference.long_texts import (
-    Join,
-    Overflow,
-    Pieces,
-    refuse_windows,
-    text_pieces,
-)
+from modernbert.inference.limits import longest_by_default, longest_possible, require_computable
+from modernbert.inference.long_texts import Join, Overflow, Pieces, refuse_windows, text_pieces
 from modernbert.inference.results import Answer, Choice, Classification, Entity, Fill, Ranked
 from modernbert.inference.scores import best_row, mean_row, require_finite, softmax, unit
 from modernbert.inference.tasks import describe, tasks_of
@@ -127,17 +121,12 @@ class Model:
     @property
     def max_length(self) -> int:
         """The most tokens of a sequence: the folder's limit, else the tokenizer's or the positions'."""
-        named = self.pretrained.settings.max_seq_length
-        limits = (self.tokenizer.model_max_length, self.config.encoder.max_positions)
-        if named is not None:
-            limits = (named, self._num_learned_positions)
-        return min(limit for limit in limits if limit is not None)
+        return longest_by_default(self.config.encoder, self.pretrained.settings, self.tokenizer)
 
     @property
     def longest_possible(self) -> int:
         """The most tokens that the positions can take, whatever limit the folder sets below that."""
-        learned = self._num_learned_positions
-        return self.config.encoder.max_positions if learned is None else learned
+        return longest_possible(self.config.encoder)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -412,19 +401,8 @@ class Model:
     def _limit(self, max_length: int | None) -> int:
         if max_length is None:
             return self.max_length
-        require_positive("max_length", max_length)
-        learned = self._num_learned_positions
-        if learned is not None and max_length > learned:
-            raise InputError(
-                f"max_length={max_length} is longer than the {learned} positions that this model has learned"
-            )
+        require_computable(max_length, self.config.encoder)
         return max_length
-
-    @property
-    def _num_learned_positions(self) -> int | None:
-        embedding = self.config.encoder.embedding
-        positions = embedding.positions if isinstance(embedding, EmbeddingConfig) else None
-        return positions.num_positions if isinstance(positions, LearnedPositionsConfig) else None
 
     def _require(self, task: str) -> None:
         if task not in self.tasks:

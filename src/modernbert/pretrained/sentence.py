@@ -126,6 +126,7 @@ def write_modules(
         transformer = _SCORES | transformer if says_more else {}
         model_type = "CrossEncoder"
     else:
+        _write_limits(folder, settings)
         return
     if modules:
         listed = [
@@ -135,6 +136,17 @@ def write_modules(
     _write_json(folder / SETTINGS_FILE, settings_keys(settings, model_type))
     if transformer:
         _write_json(folder / TRANSFORMER_FILES[0], transformer)
+
+
+def _write_limits(folder: Path, settings: TextSettings) -> None:
+    """How long a text may be, also for a model that Sentence Transformers has no use for, such as a tagger.
+
+    Nobody else keeps it: tokenizer_config.json is written as it came.
+    """
+    limits = TextSettings(max_seq_length=settings.max_seq_length, lowercases=settings.lowercases)
+    keys = transformer_keys(limits)
+    if keys:
+        _write_json(folder / TRANSFORMER_FILES[0], keys)
 
 
 def _write_embed(

@@ -13,6 +13,7 @@ def own_language() -> Recipe:
     """Six layers of 256 over 30 M tokens: short sequences first, where most is learned, then 2,048 tokens.
 
     Little text is seen several times, so the mask rate falls as the model gets better at what it has seen.
+    Steps are small, 4,096 tokens, as so short a run has few of them.
     """
     pretrain, decay = round(0.8 * NUM_TOKENS), round(0.2 * NUM_TOKENS)
     return Recipe(
@@ -23,7 +24,7 @@ def own_language() -> Recipe:
                 name="pretrain",
                 tokens=pretrain,
                 seq_len=512,
-                row_tokens=8192,
+                row_tokens=4096,
                 rows=1,
                 learning_rate=2e-3,
                 schedule=Constant(warmup_tokens=1_000_000),
@@ -34,7 +35,7 @@ def own_language() -> Recipe:
                 name="decay",
                 tokens=decay,
                 seq_len=2048,
-                row_tokens=8192,
+                row_tokens=4096,
                 rows=1,
                 learning_rate=1e-3,
                 schedule=OneMinusSqrt(total_tokens=decay, decay_tokens=decay, final=0.001),

@@ -11,10 +11,12 @@ writes it: load your own checkpoints only. Model folders hold none.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
 import warnings
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,7 @@ from modernbert.files import folder_being_written, write_atomic
 from modernbert.training.parallel import Group
 
 STATE_FILE = "run.json"
+_CHUNK_BYTES = 2**20
 _NAME = re.compile(r"step-(\d{8})(-end)?")
 # Flat names, by parameter: the only form of an optimiser's state that another number of processes can read.
 _FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
@@ -60,11 +63,20 @@ def save(
     content = _content(module, optimizer)
     if group.is_alone:
         with folder_being_written(target) as temporary, _known_warnings_off():
-            state_dict_saver.save(content, checkpoint_id=temporary, no_dist=True)
+            with _full_disk_known(temporary):
+                state_dict_saver.save(content, checkpoint_id=temporary, no_dist=True)
             _write_state(temporary, state)
         return target
     _save_together(target, content, state, group)
     return target
+
+
+def state_of(path: Path) -> dict[str, Any]:
+    """Where the run stood at a checkpoint, without its weights; TrainingError where that cannot be read."""
+    try:
+        return json.loads((path / STATE_FILE).read_text())["state"]
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(path, error) from error
 
 
 def load(path: Path, module: nn.Module, optimizer: Optimizer, group: Group) -> dict[str, Any]:
@@ -75,10 +87,7 @@ def load(path: Path, module: nn.Module, optimizer: Optimizer, group: Group) -> d
         with _known_warnings_off():
             state_dict_loader.load(content, checkpoint_id=path, no_dist=group.is_alone)
     except (CheckpointException, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise TrainingError(
-            f"{path} cannot be read ({type(error).__name__}: {str(error)[:300]}); remove that folder, and "
-            "the run goes on from the checkpoint before it"
-        ) from error
+        raise _unreadable(path, error) from error
     set_model_state_dict(module, content["model"])
     set_optimizer_state_dict(module, optimizer, content["optimizer"], options=_FLAT)
     return state
@@ -127,9 +136,11 @@ def _content(module: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _write_state(folder: Path, state: dict[str, Any]) -> None:
-    """The state, and the sizes of the files beside it: a cut file is known before it is read."""
-    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    write_atomic(folder / STATE_FILE, json.dumps({"state": state, "bytes": sizes}))
+    """The state, with sizes and checksums of the files beside it: a changed file is known before use."""
+    files = sorted(folder.iterdir())
+    sizes = {path.name: path.stat().st_size for path in files}
+    checksums = {path.name: _checksum(path) for path in files}
+    write_atomic(folder / STATE_FILE, json.dumps({"state": state, "bytes": sizes, "crc32": checksums}))
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -137,7 +148,36 @@ def _read_state(path: Path) -> dict[str, Any]:
     for name, size in content["bytes"].items():
         if (found := (path / name).stat().st_size) != size:
             raise ValueError(f"{name} has {found} bytes instead of {size}")
+    for name, checksum in content.get("crc32", {}).items():
+        if _checksum(path / name) != checksum:
+            raise ValueError(f"{name} is not as it was written: its checksum is another")
     return content["state"]
+
+
+def _checksum(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            found = zlib.crc32(chunk, found)
+    return found
+
+
+def _unreadable(path: Path, error: BaseException) -> TrainingError:
+    return TrainingError(
+        f"{path} cannot be read ({type(error).__name__}: {str(error)[:300]}); remove that folder, and "
+        "the run goes on from the checkpoint before it"
+    )
+
+
+@contextmanager
+def _full_disk_known(folder: Path) -> Generator[None]:
+    """torch's writer does not say why it failed; where the disk is full, that was it."""
+    try:
+        yield
+    except (CheckpointException, RuntimeError) as error:
+        if shutil.disk_usage(folder).free >= _CHUNK_BYTES:
+            raise
+        raise OSError(errno.ENOSPC, "no space left on device", str(folder)) from error
 
 
 def _save_together(target: Path, content: dict[str, Any], state: dict[str, Any], group: Group) -> None:
@@ -148,7 +188,9 @@ def _save_together(target: Path, content: dict[str, Any], state: dict[str, Any],
         group.wait()
         return
     with folder_being_written(target) as temporary:
-        state_dict_saver.save(content, checkpoint_id=group.from_main(temporary))
+        shared = group.from_main(temporary)
+        with _full_disk_known(temporary):
+            state_dict_saver.save(content, checkpoint_id=shared)
         _write_state(temporary, state)
     group.wait()
 

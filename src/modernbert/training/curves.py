@@ -15,7 +15,7 @@ from modernbert.training.journal import EVALUATIONS, STEPS
 
 PICTURE = "curves.png"
 MOST_POINTS = 2000  # of a line: more than a picture has columns
-SMOOTHING = 0.95
+LONGEST_MEAN, SHARE_OF_MEAN = 20, 0.02  # points that a mean is of, at most, and of all
 MOST_PARTS = 6  # lines of sources or labels in a panel of probes: a picture has colours for eight lines
 Points = list[tuple[float, float]]
 
@@ -120,7 +120,10 @@ def _recipe(folder: Path) -> dict[str, Any]:
     path = folder / "recipe.json"
     if not path.exists():
         raise TrainingError(f"{folder} is not the folder of a run: it has no recipe.json")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise TrainingError(f"{path} cannot be read: {error}") from error
 
 
 def _panel(
@@ -193,11 +196,15 @@ def _thin(points: Points) -> Points:
 
 
 def _smooth(points: Points) -> Points:
-    """An exponential mean; the first values count as much as there are of them."""
+    """An exponential mean over a share of the run: a longer one would lag behind a short run's fall.
+
+    The first values count as much as there are of them.
+    """
     smooth: Points = []
     total = weight = 0.0
+    decay = 1.0 - 1.0 / max(1.0, min(LONGEST_MEAN, len(points) * SHARE_OF_MEAN))
     for x, y in points:
-        total, weight = SMOOTHING * total + y, SMOOTHING * weight + 1.0
+        total, weight = decay * total + y, decay * weight + 1.0
         smooth.append((x, total / weight))
     return smooth
 

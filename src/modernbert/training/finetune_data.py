@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from modernbert.corpus.labelled import Row, Rows
 from modernbert.corpus.splitting import num_shared, split
-from modernbert.errors import CorpusError
+from modernbert.errors import CorpusError, TrainingError
 from modernbert.files import write_atomic
 from modernbert.training.tasks.task import Notes, TaskConfig
 
-if TYPE_CHECKING:
-    from modernbert.training.finetune_run import Sources
-
 _DONE = "notes.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sources:
+    """The files of a user: one to learn from, and others to choose and to test by, or shares to split off."""
+
+    train: str
+    dev: str | None = None
+    test: str | None = None
+    dev_share: float = 0.1
+    test_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (
+            0 <= self.dev_share < 1 and 0 <= self.test_share < 1 and self.dev_share + self.test_share < 1
+        ):
+            raise TrainingError(
+                "dev_share and test_share are shares of the rows and leave some to learn from, found "
+                f"{self.dev_share} and {self.test_share}"
+            )
 
 
 def gather(config: TaskConfig, sources: Sources, folder: Path, *, seed: int, notes: Notes) -> None:
@@ -73,7 +90,7 @@ def _note_shared(config: TaskConfig, folder: Path, notes: Notes) -> None:
             held = Rows.open(path)
             num = num_shared(_texts(config, Rows.open(folder / "train.jsonl")), _texts(config, held))
             if num:
-                notes.add(
+                notes.warn(
                     f"{num:,} of {len(held):,} rows of the {name} part have texts that also stand in train"
                 )
 

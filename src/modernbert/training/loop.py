@@ -65,6 +65,7 @@ class TrainingStep:
     is_last_of_stage: bool
     facts: Mapping[str, float]
     documents: Callable[[], list[str]]
+    flops: float = 0.0
 
 
 class Job(Protocol):
@@ -114,7 +115,6 @@ class LoopSettings:
     num_kept: int
     keeps_ends: bool = True
     draw: Callable[[Path], object] | None = None
-    flops_per_token: float = 0.0
     peak_flops: float = 0.0
 
 
@@ -134,6 +134,13 @@ class Place:
 
 
 @dataclass(kw_only=True)
+class Stop:
+    """The signal that asks a run to end, if any came."""
+
+    signal: int | None = None
+
+
+@dataclass(kw_only=True)
 class Run:
     """Everything that the loop holds: the job and its module, spread over the group, and the run's folder."""
 
@@ -144,7 +151,7 @@ class Run:
     settings: LoopSettings
     folder: Path
     place: Place = field(default_factory=Place)
-    stop_signal: int | None = None
+    stop: Stop = field(default_factory=Stop)
 
 
 def resume(run: Run) -> bool:
@@ -158,6 +165,12 @@ def resume(run: Run) -> bool:
     return True
 
 
+def begun(folder: Path, group: Group) -> Place | None:
+    """Where the run in this folder stands, without its weights; None where it has no checkpoint yet."""
+    found = group.from_main(checkpoint.newest(folder / CHECKPOINTS))
+    return None if found is None else Place(**checkpoint.state_of(found))
+
+
 def train(run: Run) -> bool:
     """Run the job from its place to its end; False where a signal stopped it, which is saved by then.
 
@@ -168,7 +181,7 @@ def train(run: Run) -> bool:
     log = Journal(run.folder, cut_after=place.step) if run.group.is_main else None
     bar = Bar(label="train", total=run.job.num_tokens, unit=" tokens", done=place.tokens)
     try:
-        with _signals_noted(run), _full_disk_named(run):
+        with signals_noted(run.stop), _full_disk_named(run):
             for step, state in run.job.steps(place.job):
                 if step.stage != stage:
                     run.job.enter(step.stage)
@@ -179,7 +192,7 @@ def train(run: Run) -> bool:
                     _write(log, row, step)
                 bar.advance(step.num_tokens, _facts_for_bar(row))
                 _require_budget(run, row)
-                _evaluate_and_save(run, log, step, is_stopped=row["stop"])
+                _evaluate_and_save(run, log, step, is_stopped=row["stop"], is_skipped=bool(row["skipped"]))
                 if row["stop"]:
                     return False
     finally:
@@ -213,7 +226,7 @@ def _take(run: Run, step: TrainingStep) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     rate = step.num_tokens / seconds
     settings = run.settings
-    share = rate * settings.flops_per_token / settings.peak_flops if settings.peak_flops else None
+    share = step.flops / seconds / settings.peak_flops if step.flops and settings.peak_flops else None
     return {
         "step": place.step,
         "tokens": place.tokens,
@@ -236,7 +249,7 @@ def _backward(run: Run, step: TrainingStep) -> tuple[list[float], float, bool]:
     micro-batches give the gradient of one large one, token for token.
     """
     group, device = run.group, run.group.device
-    here = [float(sum(micro.weight for micro in step.micros)), float(run.stop_signal is not None)]
+    here = [float(sum(micro.weight for micro in step.micros)), float(run.stop.signal is not None)]
     weight, num_stopped = group.sum(torch.tensor(here, dtype=torch.float64, device=device)).tolist()
     if weight == 0:
         raise TrainingError(f"step {run.place.step + 1} has nothing to learn from: {step.documents()[:5]}")
@@ -284,7 +297,12 @@ def _require_budget(run: Run, row: Mapping[str, Any]) -> None:
         )
 
 
-def _evaluate_and_save(run: Run, log: Journal | None, step: TrainingStep, *, is_stopped: bool) -> None:
+def _evaluate_and_save(
+    run: Run, log: Journal | None, step: TrainingStep, *, is_stopped: bool, is_skipped: bool
+) -> None:
+    """What is due after a step. While steps are left out nothing is saved: the weights may be what is wrong,
+    and the last good checkpoint must not be pruned away.
+    """
     place, settings, is_end = run.place, run.settings, step.is_last_of_stage
     if is_end or place.tokens - place.tokens_at_evaluation >= settings.evaluate_every_tokens:
         place.tokens_at_evaluation = place.tokens
@@ -293,7 +311,7 @@ def _evaluate_and_save(run: Run, log: Journal | None, step: TrainingStep, *, is_
             log.write(journal.EVALUATIONS, {"step": place.step, "tokens": place.tokens, **figures})
         if log is not None and settings.draw is not None:
             settings.draw(run.folder)
-    is_due = place.tokens - place.tokens_at_save >= settings.save_every_tokens
+    is_due = not is_skipped and place.tokens - place.tokens_at_save >= settings.save_every_tokens
     if is_end or is_due or is_stopped:
         save(run, is_end=is_end and settings.keeps_ends)
 
@@ -327,14 +345,14 @@ def _facts_for_bar(row: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _signals_noted(run: Run) -> Generator[None]:
+def signals_noted(stop: Stop) -> Generator[None]:
     """SIGTERM and the first Ctrl-C let the step end and be saved; a second Ctrl-C ends at once."""
 
     def note(number: int, frame: FrameType | None) -> None:
         del frame
-        if number == signal.SIGINT and run.stop_signal == signal.SIGINT:
+        if number == signal.SIGINT and stop.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        run.stop_signal = number
+        stop.signal = number
 
     try:
         old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}

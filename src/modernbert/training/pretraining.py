@@ -27,6 +27,7 @@ from modernbert.training.context import set_global_theta
 from modernbert.training.loop import Micro, TrainingStep
 from modernbert.training.parallel import Group
 from modernbert.training.recipe import Phase, Recipe
+from modernbert.training.throughput import training_flops
 from modernbert.training.validation import Validation
 
 # Steps that are read and masked while the model computes.
@@ -191,7 +192,13 @@ class PretrainingJob:
                 "efficiency": round(step.num_tokens / (step.num_rows * phase.row_tokens), 5),
             },
             documents=partial(describe, self._documents, step),
+            flops=training_flops(self._model, self._lengths(step), rate),
         )
+
+    def _lengths(self, step: Step) -> list[int]:
+        """Tokens of each sequence of a step, special ones included."""
+        around = len(self._around.prefix.token_ids) + len(self._around.suffix.token_ids)
+        return [piece.end - piece.start + around for row in step.pieces for piece in row]
 
 
 def describe(documents: Documents, step: Step) -> list[str]:

@@ -121,11 +121,21 @@ class Probes:
         size = (len(texts), self.encoder.config.hidden_size)
         vectors = torch.zeros(size, dtype=torch.float64, device=group.device)
         hidden: list[Tensor] = []
+        asked: list[Tensor] = []
 
-        def keep(_: nn.Module, __: Any, output: Tensor) -> None:
+        def ask_for_all(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+            batch, backend, positions = inputs
+            asked[:] = [positions]
+            return batch, backend, None
+
+        def keep(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             hidden[:] = [output.float()]
+            return output[asked[0]]
 
-        handle = self.encoder.register_forward_hook(keep)
+        handles = (
+            self.encoder.register_forward_pre_hook(ask_for_all),
+            self.encoder.register_forward_hook(keep),
+        )
         try:
             for pack in mine:
                 batch = PackedBatch.from_sequences([texts[index].tolist() for index in pack]).to(group.device)
@@ -135,7 +145,8 @@ class Probes:
             for _ in range(num_fillers):
                 self._run(module, filler)
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
         return group.sum(vectors).cpu().numpy()
 
     def _run(self, module: nn.Module, batch: PackedBatch) -> None:

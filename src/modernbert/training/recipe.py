@@ -21,6 +21,7 @@ from modernbert.training.schedule import BatchWarmup, ConstantRate, MaskRate, Sc
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+MAX_SEED = 2**31
 # What may differ when a run goes on: none of it changes what the model learns.
 FREE_FIELDS = frozenset({"save_every_tokens", "evaluate_every_tokens", "num_kept", "max_skipped_steps"})
 
@@ -52,6 +53,8 @@ class Phase:
                 f"phase {self.name!r} needs tokens of at least 1, seq_len of at least 3 and a learning_rate "
                 f"above 0, found {self.tokens}, {self.seq_len} and {self.learning_rate}"
             )
+        if self.most_rows < 1:
+            raise TrainingError(f"phase {self.name!r} needs steps of at least 1 row, found {self.rows}")
         if self.row_tokens < self.seq_len:
             raise TrainingError(
                 f"phase {self.name!r}: a row of {self.row_tokens} tokens cannot hold a sequence of "
@@ -114,6 +117,24 @@ class Recipe:
             raise TrainingError(
                 f"recipe {self.name!r} needs an encoder or start_from, and not both: fresh weights, or a "
                 "model folder to go on from"
+            )
+        self._require_ranges()
+
+    def _require_ranges(self) -> None:
+        least = {"num_kept": 1, "max_skipped_steps": 0, "save_every_tokens": 1, "evaluate_every_tokens": 1}
+        least |= {"evaluation_tokens": 1, "z_loss": 0, "spike_ratio": 1, "seed": 0}
+        for name, lowest in least.items():
+            value: Any = getattr(self, name)
+            if not isinstance(value, int | float) or not value >= lowest:
+                raise TrainingError(
+                    f"{name} of recipe {self.name!r} must be at least {lowest}, found {value!r}"
+                )
+        if self.seed >= MAX_SEED:
+            raise TrainingError(f"seed of recipe {self.name!r} must be below {MAX_SEED}, found {self.seed}")
+        if not 0 < self.valid_mask_rate < 1 or not 0 <= self.label_smoothing < 1:
+            raise TrainingError(
+                f"recipe {self.name!r} needs a valid_mask_rate above 0 and below 1, and a label_smoothing of "
+                f"0 or more and below 1, found {self.valid_mask_rate} and {self.label_smoothing}"
             )
 
     @property

@@ -53,9 +53,9 @@ def write_report(
     sections = [
         *task.report(context),
         *_about_sweep(folder, tried, task.metric),
-        *_about_the_run(folder, notes, settled),
+        *_about_the_run(folder, notes, settled, task.metric),
     ]
-    draw_progress(folder, name)
+    draw_progress(folder, name, unit=task.unit)
     others = {title: found for section in sections for title, found in section.figures.items()}
     write_atomic(
         folder / RESULTS, json.dumps({**parts_measured, "beside": others, "fitted": settled}, indent=1) + "\n"
@@ -67,8 +67,11 @@ def write_report(
     write_atomic(folder / CARD, _card(name, recipe, sections[0], model))
 
 
-def draw_progress(folder: Path, name: str | None = None) -> None:
-    """Draw the loss of training and the figures of the dev part, by tokens, where there are some."""
+def draw_progress(folder: Path, name: str | None = None, *, unit: str = "example") -> None:
+    """Draw the loss of training and the figures of the dev part, by tokens, where there are some.
+
+    `unit` is what a loss is a mean over.
+    """
     steps, evaluations = journal.read(folder / journal.STEPS), journal.read(folder / journal.EVALUATIONS)
     losses = [(row["tokens"], row["loss"]) for row in steps if row["loss"] is not None]
     if not losses or not has_pictures():
@@ -79,7 +82,7 @@ def draw_progress(folder: Path, name: str | None = None) -> None:
     norms = [(row["tokens"], row["gradient_norm"]) for row in steps if row["gradient_norm"]]
     panels = [
         Panel(
-            title="loss per example",
+            title=f"loss per {unit}",
             lines={"training": _means(losses), "dev": _of(figures, "loss")},
             faint=losses,
         ),
@@ -99,7 +102,7 @@ def _markdown(section: Section) -> str:
     return "\n\n".join([f"## {section.title}", section.text, *pictures])
 
 
-def _about_the_run(folder: Path, notes: Notes, settled: Mapping[str, Any]) -> list[Section]:
+def _about_the_run(folder: Path, notes: Notes, settled: Mapping[str, Any], metric: str) -> list[Section]:
     steps = journal.read(folder / journal.STEPS)
     sections: list[Section] = []
     if settled:
@@ -112,13 +115,28 @@ def _about_the_run(folder: Path, notes: Notes, settled: Mapping[str, Any]) -> li
     last = steps[-1] if steps else {"step": 0, "tokens": 0}
     text = (
         f"{last['step']:,} updates, {last['tokens']:,} tokens, {seconds:,.0f} seconds in training steps "
-        f"({last['tokens'] / max(seconds, 1e-9):,.0f} tokens a second)."
+        f"({last['tokens'] / max(seconds, 1e-9):,.0f} tokens a second).{_course(folder, metric)}"
     )
     pictures = [CURVES] if has_pictures() else []
     sections.append(Section(title="Training", text=text, pictures=pictures))
     if notes.lines:
         sections.append(Section(title="To know", text="\n".join(f"- {line}" for line in notes.lines)))
     return sections
+
+
+def _course(folder: Path, metric: str) -> str:
+    """From where to where the figure went that chose the weights."""
+    rows = journal.read(folder / journal.EVALUATIONS)
+    found = {row["step"]: row["sources"].get("dev", {}).get(metric) for row in rows}
+    start = found.pop(0, None)
+    later = {step: value for step, value in found.items() if value is not None}
+    if start is None or not later:
+        return ""
+    best = max(later, key=lambda step: later[step])
+    return (
+        f" On the dev part, {metric.replace('_', ' ')} was {start:.4f} before the first update, and at best "
+        f"{later[best]:.4f}, after update {best:,}."
+    )
 
 
 def _about_sweep(folder: Path, tried: Sequence[Mapping[str, Any]], metric: str) -> list[Section]:

@@ -14,9 +14,9 @@ import torch
 
 from modernbert.corpus.shards import Shards
 from modernbert.corpus.split import Documents, hold_back
-from modernbert.encoder.encoder import Encoder
+from modernbert.encoder.encoder import Encoder, EncoderConfig
 from modernbert.encoder.mlp import Glu, Mlp
-from modernbert.errors import TrainingError
+from modernbert.errors import CorpusError, TrainingError
 from modernbert.files import held, write_atomic
 from modernbert.heads.mlm import MaskedLanguageModel, MlmHeadConfig
 from modernbert.heads.model import ModelConfig
@@ -30,7 +30,7 @@ from modernbert.training.parallel import Group, Spread, joined, spread
 from modernbert.training.pretraining import MaskedLoss, MaskedRows, PretrainingJob
 from modernbert.training.probes import ProbeConfig, Probes
 from modernbert.training.recipe import Recipe, as_data, require_same
-from modernbert.training.throughput import matrix_rate, training_flops_per_token
+from modernbert.training.throughput import matrix_rate
 from modernbert.training.validation import Validation
 
 RECIPE, FINAL = "recipe.json", "final"
@@ -70,34 +70,37 @@ def pretrain(
 
     Raises TrainingError and CorpusError.
     """
-    with joined(switches.device) as group, ExitStack() as stack:
+    stop = loop.Stop()
+    with loop.signals_noted(stop), joined(switches.device) as group, ExitStack() as stack:
+        if out.exists() and not out.is_dir():
+            raise TrainingError(f"{out} is a file; --out names the folder of the run")
         if group.is_main and not stack.enter_context(held(out)):
             raise TrainingError(f"another process is training in {out}; wait for it, or name another --out")
         shards = Shards.open(data)
         tokenizer = shards.tokenizer()
-        started = _start(recipe, tokenizer, out)
-        learned, held_out = _documents(shards, valid, held_share)
+        held_shards = None if valid is None else Shards.open(valid)
+        learned, held_out = _documents(shards, held_shards, held_share, group)
+        _require_same_recipe({**as_data(recipe), "corpus": _facts(learned, shards, held_shards)}, out, group)
+        started = _start(recipe, tokenizer, shards)
         validation = _validation(recipe, held_out, tokenizer, started, group, probes)
         run = _build(recipe, started, learned, validation, tokenizer, out, group, switches)
-        _require_same_recipe({**as_data(recipe), "corpus": _facts(learned, shards)}, run, out, group)
+        run.stop = stop
+        loop.resume(run)
         if not loop.train(run):
             return None
         return _finish(run, started, tokenizer, out)
 
 
-def _start(recipe: Recipe, tokenizer: Tokenizer, out: Path) -> Pretrained:
+def _start(recipe: Recipe, tokenizer: Tokenizer, shards: Shards) -> Pretrained:
     """The model before its first step: fresh weights by the recipe's seed, or those of a folder."""
     if recipe.start_from is not None:
-        return _from_folder(Path(recipe.start_from), tokenizer)
+        started = _from_folder(Path(recipe.start_from), shards)
+        _require_room(recipe, started.config.encoder)
+        return started
     assert recipe.encoder is not None
     rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
     encoder = replace(recipe.encoder, vocab_size=rows, pad_token_id=tokenizer.pad_id)
-    longest = max(phase.seq_len for phase in recipe.phases)
-    if longest > encoder.max_positions:
-        raise TrainingError(
-            f"recipe {recipe.name!r} has sequences of {longest} tokens, but its encoder is made for "
-            f"{encoder.max_positions} (max_positions); shorten seq_len or raise max_positions"
-        )
+    _require_room(recipe, encoder)
     config = ModelConfig(encoder=encoder, head=recipe.head)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -105,36 +108,53 @@ def _start(recipe: Recipe, tokenizer: Tokenizer, out: Path) -> Pretrained:
     return Pretrained(config=config, module=module, tokenizer=tokenizer)
 
 
-def _from_folder(folder: Path, tokenizer: Tokenizer) -> Pretrained:
+def _require_room(recipe: Recipe, encoder: EncoderConfig) -> None:
+    longest = max(phase.seq_len for phase in recipe.phases)
+    if longest > encoder.max_positions:
+        where = "its encoder" if recipe.start_from is None else recipe.start_from
+        raise TrainingError(
+            f"recipe {recipe.name!r} has sequences of {longest} tokens, but {where} is made for "
+            f"{encoder.max_positions} (max_positions); shorten seq_len or raise max_positions"
+        )
+
+
+def _from_folder(folder: Path, shards: Shards) -> Pretrained:
     pretrained = read_folder(folder, dtype=torch.float32)
     if not isinstance(pretrained.config.head, MlmHeadConfig):
         raise TrainingError(
             f"{folder} has no masked-language-model head to go on with; start from the pretrained model, not "
             "from one that was fine-tuned"
         )
-    theirs = pretrained.tokenizer
-    if theirs is None or theirs.vocab_size != tokenizer.vocab_size or _differs(theirs, tokenizer):
+    try:
+        if pretrained.tokenizer is None:
+            raise TrainingError(f"{folder} has no tokenizer")
+        shards.require_tokenizer(pretrained.tokenizer)
+    except (CorpusError, TrainingError) as error:
         raise TrainingError(
-            f"the shards were made with another tokenizer than that of {folder}: write them anew with "
-            f"`modernbert shard ... --tokenizer {folder}`, or give the model the new vocabulary with "
-            "`modernbert resize`"
-        )
+            f"the shards were made with another tokenizer than that of {folder}: {error}\n"
+            f"hint: write them anew with `modernbert shard ... --tokenizer {folder}`, or give the model the "
+            "new vocabulary with `modernbert resize`"
+        ) from error
     return pretrained
 
 
-def _differs(one: Tokenizer, other: Tokenizer) -> bool:
-    return any(one.token(i) != other.token(i) for i in range(0, one.vocab_size) if i in one.special_ids) or (
-        one.encode_ids(["The quick brown fox, 1234."]) != other.encode_ids(["The quick brown fox, 1234."])
-    )
-
-
-def _documents(shards: Shards, valid: Path | None, share: float) -> tuple[Documents, Documents | None]:
-    if valid is None:
-        return hold_back(shards, share)
-    held_out = Shards.open(valid)
+def _documents(
+    shards: Shards, held_out: Shards | None, share: float, group: Group
+) -> tuple[Documents, Documents | None]:
+    """What is learned from, and what is held out."""
+    if held_out is None:
+        learned, part = hold_back(shards, share)
+        missing = [] if part is None else sorted(set(shards.sources) - set(part.sources))
+        if missing and group.is_main:
+            warnings.warn(
+                f"nothing is held out of {', '.join(missing)}, which have too few documents for a share of "
+                f"{share:g}; name shards of their own with --valid to measure them",
+                stacklevel=3,
+            )
+        return learned, part
     if held_out.tokenizer_sha256 != shards.tokenizer_sha256:
         raise TrainingError(
-            f"{valid} and {shards.folder} were made with different tokenizers; make both with one"
+            f"{held_out.folder} and {shards.folder} were made with different tokenizers; make both with one"
         )
     return shards, held_out
 
@@ -243,7 +263,6 @@ def _validation(
 def _settings(
     recipe: Recipe, model: MaskedLanguageModel, group: Group, precision: torch.dtype
 ) -> loop.LoopSettings:
-    first = recipe.phases[0]
     inner = next(each.Wo.in_features for each in model.modules() if isinstance(each, Glu | Mlp))
     return loop.LoopSettings(
         seed=recipe.seed,
@@ -255,27 +274,31 @@ def _settings(
         evaluate_every_tokens=recipe.evaluate_every_tokens,
         num_kept=recipe.num_kept,
         draw=draw if find_spec("matplotlib") is not None else None,
-        flops_per_token=training_flops_per_token(
-            model, seq_len=first.seq_len, mask_rate=first.mask_rate(0.0)
-        ),
         peak_flops=group.world_size
         * matrix_rate(model.model.config.hidden_size, inner, group.device, precision),
     )
 
 
-def _facts(documents: Documents, shards: Shards) -> dict[str, Any]:
+def _facts(documents: Documents, shards: Shards, held_out: Shards | None) -> dict[str, Any]:
     """What tells one corpus from another, for a person too."""
     lengths = {source: documents.lengths(source) for source in documents.sources}
     sources = {name: {"documents": len(each), "tokens": int(each.sum())} for name, each in lengths.items()}
-    return {"tokenizer_sha256": shards.tokenizer_sha256, "sources": sources}
+    return {
+        "tokenizer_sha256": shards.tokenizer_sha256,
+        "shards_sha256": shards.manifest["sha256"],
+        "held_out_sha256": None if held_out is None else held_out.manifest["sha256"],
+        "sources": sources,
+    }
 
 
-def _require_same_recipe(data: dict[str, Any], run: loop.Run, out: Path, group: Group) -> None:
-    """Take up the last checkpoint if recipe and corpus are those it was made by; write them down."""
+def _require_same_recipe(data: dict[str, Any], out: Path, group: Group) -> None:
+    """TrainingError where the run that stands in `out` was begun with another recipe or corpus; write them
+    down. Comes before anything is built: weights of another shape could not be read.
+    """
     path = out / RECIPE
-    has_begun = loop.resume(run)
-    if has_begun:
-        state: dict[str, Any] = run.place.job or {}
+    place = loop.begun(out, group)
+    if place is not None:
+        state: dict[str, Any] = place.job or {}
         require_same(json.loads(path.read_text()), data, phase=int(state.get("phase", 0)), where=str(out))
     if group.is_main:
         write_atomic(path, json.dumps(data, indent=2) + "\n")

@@ -7,6 +7,7 @@ inputs and weights are a product each), and of attention inside the window, coun
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -18,8 +19,8 @@ _ROWS = 2048
 _SECONDS = 0.2
 
 
-def training_flops_per_token(model: MaskedLanguageModel, *, seq_len: int, mask_rate: float) -> float:
-    """FLOPs of training on one token of a full sequence; the head runs on masked tokens only."""
+def training_flops(model: MaskedLanguageModel, lengths: Sequence[int], mask_rate: float) -> float:
+    """FLOPs of training on sequences of these lengths; the head runs on masked tokens only."""
     encoder = model.model
     products = sum(2.0 * each.weight.numel() for each in encoder.modules() if isinstance(each, nn.Linear))
     head = [
@@ -28,13 +29,14 @@ def training_flops_per_token(model: MaskedLanguageModel, *, seq_len: int, mask_r
         if isinstance(each, nn.Linear) and not name.startswith("model.")
     ]
     head_products = sum(2.0 * each.weight.numel() for each in head)
-    attention = 0.0
+    num_tokens, attention = sum(lengths), 0.0
     for layer in encoder.modules():
         if isinstance(layer, Attention):
             window = layer.window_each_side
-            num_keys = seq_len if window is None else min(seq_len, 2 * window + 1)
-            attention += 4.0 * num_keys * layer.Wo.in_features
-    return 3.0 * (products + attention + mask_rate * head_products)
+            most = max(lengths) if window is None else 2 * window + 1
+            num_scores = sum(length * min(length, most) for length in lengths)
+            attention += 4.0 * num_scores * layer.Wo.in_features
+    return 3.0 * (num_tokens * (products + mask_rate * head_products) + attention)
 
 
 def matrix_rate(hidden_size: int, inner_size: int, device: torch.device, dtype: torch.dtype) -> float:

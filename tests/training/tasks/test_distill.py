@@ -70,6 +70,23 @@ def test_sentence_transformers_gives_the_same_vectors_of_a_student(tmp_path, stu
     assert np.abs(ours - theirs).max() < 1e-5
 
 
+def test_the_loss_of_vectors_is_computed_in_float32_whatever_the_model_computes_in(teacher):
+    task = Distill(teacher=str(teacher)).prepare(Parts(train=None, dev=None, test=None), Notes())
+    draw = torch.Generator().manual_seed(0)
+    theirs = torch.randn(6, 12, generator=draw)
+    ours = theirs + 0.01 * torch.randn(6, 12, generator=draw)
+    examples = [
+        Example(sequences=[SequenceIds(token_ids=[1, 2], token_types=[0, 0])], targets=each, row=0)
+        for each in theirs.numpy()
+    ]
+    inputs = task.inputs(examples)
+    plain = task.loss(lambda batch, backend: ours, *inputs, backend="auto")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = task.loss(lambda batch, backend: ours, *inputs, backend="auto")
+    assert float(plain) > 0
+    assert torch.equal(found, plain)
+
+
 def test_a_student_says_what_a_classifier_says(tmp_path, student, texts):
     folder = tmp_path / "classifier"
     labels = ("a", "b", "c")

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,25 +13,19 @@ from seqeval.metrics import classification_report
 from torch.nn import functional
 from transformers import AutoModelForTokenClassification
 
-from modernbert.corpus.labelled import Rows
 from modernbert.errors import CorpusError
 from modernbert.heads.tokens import TagHeadConfig
 from modernbert.inference.loading import load
-from modernbert.inference.pipeline import Model
 from modernbert.inference.words import split_words, word_spans
 from modernbert.metrics.entities import count, figures
-from modernbert.pretrained.folder import read_folder
-from modernbert.pretrained.heads import with_head
-from modernbert.training.finetune_run import Sources, finetune
-from modernbert.training.finetuning import Finetuning
-from modernbert.training.run import Switches
+from modernbert.pretrained.folder import read_folder, write_folder
 from modernbert.training.tasks import tag_scores
 from modernbert.training.tasks.packs import pack_examples
 from modernbert.training.tasks.tag import Tag, TagTask
 from modernbert.training.tasks.tag_words import spans_of, tags_of_spans
 from modernbert.training.tasks.task import Notes, Parts
-from tests.inference.tiny import BERT_HEADS, write_tiny
-from tests.training.small_task import BAD, FILLING, GOOD, write_tiny_encoder
+from tests.training.small_task import BAD, FILLING, GOOD
+from tests.training.token_tasks import SHORT, finetuned, learn, model_with_head, rows_of
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 # Two programs, or two packs, add up in another order.
@@ -41,29 +36,12 @@ TAGGED = [
 ]
 
 
-@pytest.fixture(scope="session")
-def bases(tmp_path_factory):
-    """An encoder of each family."""
-    folder = tmp_path_factory.mktemp("encoders")
-    write_tiny(folder / "bert", BERT_HEADS["mlm"], family="bert")
-    return {"modernbert": write_tiny_encoder(folder / "modernbert"), "bert": folder / "bert"}
-
-
 def model_with(base, labels=LABELS):
-    pretrained = with_head(
-        read_folder(base),
-        lambda transform, pooling: TagHeadConfig(labels=labels, transform=transform),
-        seed=0,
-    )
-    return Model(pretrained, device=torch.device("cpu"))
+    return model_with_head(base, lambda transform, pooling: TagHeadConfig(labels=labels, transform=transform))
 
 
 def task_of(labels=LABELS, **words):
     return TagTask(config=Tag(**words), labels=labels)
-
-
-def rows_of(tmp_path, rows, name="rows.jsonl"):
-    return Rows.write(tmp_path / name, [{**row, "line": i + 1} for i, row in enumerate(rows)])
 
 
 def learned(example, labels=LABELS):
@@ -287,35 +265,13 @@ def test_a_tiny_model_learns_to_find_names(tmp_path, bases):
     model = model_with(bases["modernbert"], task.labels)
     assert task.evaluate(model, held).figures["f1"] < 0.3
     examples = list(task.examples(train, model, 64, Notes()))
-    torch.manual_seed(0)
-    optimizer = torch.optim.AdamW(model.module.parameters(), lr=1e-2)
-    draw = random.Random(0)
-    for step in range(150):
-        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 150)
-        chosen = draw.sample(examples, 8)
-        loss = task.loss(model.module, *task.inputs(chosen), backend="auto")
-        (loss / sum(each.weight for each in chosen)).backward()
-        torch.nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+    learn(task, model, examples)
     assert task.evaluate(model, held).figures["f1"] > 0.8
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, bases):
-    folder = tmp_path_factory.mktemp("tagging")
-    for name, num, seed in (("train", 40, 0), ("dev", 10, 1), ("test", 12, 2)):
-        lines = [json.dumps(row) for row in sentences(num, seed)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines))
-    sources = Sources(**{name: str(folder / f"{name}.jsonl") for name in ("train", "dev", "test")})
-    return finetune(
-        Tag(),
-        sources,
-        model=bases["modernbert"],
-        out=folder / "names",
-        settings=Finetuning(epochs=1, batch_size=8, learning_rate=6e-3),
-        switches=Switches(device="cpu"),
-    )
+    return finetuned(Tag(), tmp_path_factory.mktemp("tagging"), bases["modernbert"], sentences)
 
 
 def test_a_file_of_tagged_words_becomes_a_folder_with_predictions_and_a_report(finished):
@@ -331,7 +287,22 @@ def test_a_file_of_tagged_words_becomes_a_folder_with_predictions_and_a_report(f
     for words in ("this model, test", "names known from training, test", "## Label by label", "## What went"):
         assert words in report
     assert (finished / "labels.png").exists()
-    assert "f1" in json.loads((finished / "evaluations.jsonl").read_text().splitlines()[0])["sources"]["dev"]
+    first = json.loads((finished / "evaluations.jsonl").read_text().splitlines()[0])
+    assert first["step"] == 0
+    assert first["loss_per"] == "word"
+    assert "f1" in first["sources"]["dev"]
+
+
+@pytest.mark.filterwarnings("ignore:learning brought nothing better")
+@pytest.mark.parametrize("limit", [None, 24])
+def test_the_folder_keeps_the_length_that_was_learned_with(tmp_path, bases, limit):
+    """Of a limit that the base has, and of one that the user names."""
+    base = read_folder(bases["modernbert"])
+    base.settings = replace(base.settings, max_seq_length=40)
+    write_folder(tmp_path / "base", base)
+    settings = replace(SHORT, max_length=limit)
+    made = finetuned(Tag(), tmp_path, tmp_path / "base", sentences, settings)
+    assert load(made).max_length == (limit or 40)
 
 
 @pytest.mark.parametrize("family", ["modernbert", "bert"])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from modernbert.corpus.answer_files import AnswerSummary, read_answers
 from modernbert.corpus.labelled import Row, Rows
-from modernbert.errors import CorpusError
+from modernbert.errors import CorpusError, TrainingError
 from modernbert.heads.model import HeadPart
 from modernbert.heads.tokens import SpanHeadConfig
 from modernbert.heads.transform import TransformConfig
@@ -49,20 +49,25 @@ class FindAnswers:
     """Learn to find answers in contexts.
 
     Of the windows of a question that hold no answer, at most `negatives` are learned, drawn at random: a long
-    context has dozens, and a model that mostly sees "no answer" learns to say that (Alberti et al. 2019,
-    arXiv 1901.08634, keep one in fifty for Natural Questions). Contexts of one or two windows keep all.
+    context has dozens, and a model that mostly sees "no answer" learns to say that. (The code of Alberti et
+    al. 2019, arXiv 1901.08634, keeps one such window of Natural Questions in fifty, with
+    `--include_unknowns=0.02`.) Contexts of one or two windows keep all.
     """
 
     negatives: int = 2
     encoding: str = "utf-8"
     name: str = "answer"
 
+    def __post_init__(self) -> None:
+        if self.negatives < 0:
+            raise TrainingError(f"negatives is 0 or more, found {self.negatives}")
+
     def read(self, source: str, notes: Notes) -> Iterator[Row]:
         """Rows of "question", "context" and "answers", as corpus.answer_files has them."""
         summary = AnswerSummary()
         yield from read_answers(source, encoding=self.encoding, summary=summary)
         for line in summary.lines():
-            notes.add(f"{source}: {line}")
+            notes.warn(f"{source}: {line}")
 
     def strata(self, rows: Rows) -> Sequence[str] | None:
         """Whether there is an answer."""
@@ -87,13 +92,13 @@ class FindAnswers:
                 continue
             num_shared = sum(row["context_id"] in contexts for row in rows)
             if num_shared:
-                notes.add(
+                notes.warn(
                     f"{num_shared:,} of {len(rows):,} questions of the {name} part are about contexts that "
                     "also stand in train"
                 )
             num_impossible = sum(row["is_impossible"] for row in rows)
             if num_impossible and not num_without:
-                notes.add(
+                notes.warn(
                     f"{num_impossible:,} questions of the {name} part have no answer, and training has none "
                     "such: the model always gives one"
                 )
@@ -106,6 +111,7 @@ class FindAnswersTask:
 
     config: FindAnswers
     may_have_none: bool
+    unit: str = "window"
     takes_whole_batches: bool = False
 
     @property

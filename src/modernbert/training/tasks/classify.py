@@ -127,6 +127,7 @@ class ClassifyTask:
     config: Classify
     labels: tuple[str, ...]
     shares: tuple[float, ...]
+    unit: str = "text"
     takes_whole_batches: bool = False
 
     @property
@@ -217,7 +218,7 @@ def _note_unseen(parts: Parts, known: set[str], problem: Problem, notes: Notes) 
             of_row = [row["label"]] if problem == "single_label" else row["label"]
             found.update(label for label in of_row if label not in known)
         if found:
-            notes.add(
+            notes.warn(
                 f"{found.total():,} rows of the {name} part have labels that training never saw "
                 f"({', '.join(sorted(found)[:5])}); they count as wrong"
             )

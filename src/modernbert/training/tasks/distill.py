@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
 from torch.nn import functional
 
@@ -95,6 +96,7 @@ class DistillTask:
     config: Distill
     teacher: Model
     known: dict[Path, np.ndarray] = field(default_factory=dict[Path, np.ndarray])
+    unit: str = "text"
 
     @property
     def takes_whole_batches(self) -> bool:
@@ -156,11 +158,12 @@ class DistillTask:
     ) -> Float[Tensor, ""]:
         """The sum over the sequences."""
         found = in_chunks(module, chunks, backend).float()  # [S, N]
-        if not self.is_classifier:
-            return self._vector_loss(found, functional.normalize(targets, dim=-1))
-        heat = self.config.temperature
-        softened = (targets / heat).softmax(dim=-1)
-        return -(softened * (found / heat).log_softmax(dim=-1)).sum() * heat**2
+        with torch.autocast(found.device.type, enabled=False):  # differences of cosines are small
+            if not self.is_classifier:
+                return self._vector_loss(found, functional.normalize(targets, dim=-1))
+            heat = self.config.temperature
+            softened = (targets / heat).softmax(dim=-1)
+            return -(softened * (found / heat).log_softmax(dim=-1)).sum() * heat**2
 
     def evaluate(self, model: Model, rows: Rows) -> Evaluation:
         """How near the student is to the teacher on texts that it did not learn from."""

@@ -125,6 +125,11 @@ class EmbedTask:
     takes_whole_batches: bool = True
 
     @property
+    def unit(self) -> str:
+        """Losses are means over scored pairs, or over queries."""
+        return "pair" if isinstance(self.goal, CoSent) else "query"
+
+    @property
     def metric(self) -> str:
         """The rank correlation with the scores, or nDCG@10."""
         if self.judged is not None:

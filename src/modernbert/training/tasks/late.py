@@ -119,6 +119,7 @@ class LateTask:
     goal: LateLoss
     judged: tuple[str, str] | None = None
     skipped: set[int] = field(default_factory=set[int])
+    unit: str = "query"
     takes_whole_batches: bool = True
 
     @property

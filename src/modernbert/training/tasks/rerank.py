@@ -114,6 +114,11 @@ class RerankTask:
     takes_whole_batches: bool = False
 
     @property
+    def unit(self) -> str:
+        """Losses are means over queries, or over pairs."""
+        return "query" if self.config.loss == "listwise" else "pair"
+
+    @property
     def metric(self) -> str:
         """nDCG@10 of the candidates in their new order."""
         return METRIC

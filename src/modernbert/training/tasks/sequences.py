@@ -37,7 +37,7 @@ def sequences_of(
         num_lost += sum(cut.num_tokens for cut in cuts)
         yield from zip(batch, found, strict=True)
     if num_cut:
-        notes.add(
+        notes.warn(
             f"{num_cut:,} texts are longer than {limit} tokens; {num_lost:,} tokens at their ends "
             "were left out (raise max_length if the model has room)"
         )

@@ -57,7 +57,7 @@ class CutCount:
     def note(self, what: str, notes: Notes) -> None:
         """Say it, where there is something to say."""
         if self.num_texts:
-            notes.add(
+            notes.warn(
                 f"{self.num_texts:,} {what} are longer than the limit; {self.num_tokens:,} tokens at their "
                 "ends were left out of learning"
             )

@@ -70,7 +70,7 @@ class Tag:
         summary = TagSummary()
         yield from read_tagged(source, columns=columns, encoding=self.encoding, summary=summary)
         for line in summary.lines():
-            notes.add(f"{source}: {line}")
+            notes.warn(f"{source}: {line}")
 
     def strata(self, rows: Rows) -> Sequence[str] | None:
         """The rarest label of each row, so that rare ones are in every part."""
@@ -100,7 +100,7 @@ class Tag:
             for row in rows if name != "train" else ():
                 unseen.update(_labels_of(row) - known)
             if unseen:
-                notes.add(
+                notes.warn(
                     f"{unseen.total():,} rows of the {name} part have labels that training never saw "
                     f"({', '.join(sorted(unseen)[:5])}); their entities count as missed"
                 )
@@ -114,6 +114,7 @@ class TagTask:
 
     config: Tag
     labels: tuple[str, ...]
+    unit: str = "word"
     takes_whole_batches: bool = False
 
     @property

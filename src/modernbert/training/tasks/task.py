@@ -10,6 +10,7 @@ Task         what that became: the labels are known now
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,14 +52,26 @@ class Parts:
 
 @dataclass(kw_only=True)
 class Notes:
-    """What a person should know of the data and the run; said at once, and kept for the report."""
+    """What a person should know of the data and the run, kept for the report; each begins with `prefix`.
+
+    Where it `speaks`, what may spoil the result is also said at once, as a warning.
+    """
 
     lines: list[str] = field(default_factory=list[str])
+    prefix: str = ""
+    speaks: bool = False
 
     def add(self, line: str) -> None:
         """Keep a line, once."""
+        line = self.prefix + line
         if line not in self.lines:
             self.lines.append(line)
+
+    def warn(self, line: str) -> None:
+        """Keep a line, and say it at once."""
+        self.add(line)
+        if self.speaks:
+            warnings.warn(self.prefix + line, stacklevel=3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +140,11 @@ class Task(Protocol):
     @property
     def metric(self) -> str:
         """The figure on the dev part, larger is better, by which the best weights are chosen."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What a loss is a mean over, such as "text" or "word": that of which an example's weight counts."""
         ...
 
     @property
