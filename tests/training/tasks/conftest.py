@@ -1,4 +1,4 @@
-"""Encoders to begin with, one of each family."""
+"""Encoders to begin with, and runs that draw nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.inference.tiny import BERT_HEADS, write_tiny
+from tests.training import small_pairs
 from tests.training.small_task import write_tiny_encoder
 
 
@@ -16,3 +17,15 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("encoders")
     write_tiny(folder / "bert", BERT_HEADS["mlm"], family="bert")
     return {"modernbert": write_tiny_encoder(folder / "modernbert"), "bert": folder / "bert"}
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that knows the words of small_pairs."""
+    return small_pairs.write_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn after every epoch, they take most of the time of a tiny run; others test them."""
+    monkeypatch.setattr("modernbert.training.report.has_pictures", lambda: False)

@@ -37,7 +37,9 @@ from modernbert.training.tasks.rerank import Rerank
 from modernbert.training.tasks.set_examples import set_batch
 from modernbert.training.tasks.task import Notes, Parts
 from tests.inference.tiny import HEADS, write_tiny
-from tests.training.small_pairs import pairs, sets, write_judged, write_lines, write_pairs, write_tiny_encoder
+from tests.training.small_pairs import pairs, sets, write_judged, write_lines, write_pairs
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 CPU = Switches(device="cpu")
 FAST = Finetuning(epochs=5, batch_size=16, learning_rate=5e-3, patience=None)
@@ -45,17 +47,6 @@ FAST = Finetuning(epochs=5, batch_size=16, learning_rate=5e-3, patience=None)
 TOLERANCE = 1e-5
 # Sums in fp32 of some dozen numbers near 1.
 FORMULA = 1e-5
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Drawn after every epoch, they take most of the time of a tiny run; others test them."""
-    monkeypatch.setattr("modernbert.training.report.has_pictures", lambda: False)
-
-
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory):
-    return write_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
 
 
 def prepared(config, tmp_path, content, name="rows.jsonl"):

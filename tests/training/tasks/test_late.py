@@ -30,8 +30,10 @@ from modernbert.training.tasks.late_losses import (
 )
 from modernbert.training.tasks.task import Notes, Parts
 from tests.inference.tiny import HEADS, write_tiny
-from tests.training.small_pairs import pairs, sets, write_lines, write_pairs, write_tiny_encoder
+from tests.training.small_pairs import pairs, sets, write_lines, write_pairs
 from tests.training.tasks.test_embed import batch_of
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 CPU = Switches(device="cpu")
 FAST = Finetuning(epochs=4, batch_size=16, learning_rate=5e-3, patience=None)
@@ -40,17 +42,6 @@ SMALL = LateInteraction(dimensions=16, query_length=20)
 FORMULA = 1e-5
 # Gradients in fp32, summed pack by pack instead of at once; relative to the largest.
 TOLERANCE = 1e-5
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Drawn after every epoch, they take most of the time of a tiny run; others test them."""
-    monkeypatch.setattr("modernbert.training.report.has_pictures", lambda: False)
-
-
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory):
-    return write_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
 
 
 def texts_of(lengths, seed):

@@ -18,7 +18,9 @@ from modernbert.training.tasks.mining import Mining
 from modernbert.training.tasks.rerank import Rerank, RerankTask
 from modernbert.training.tasks.task import Notes, Parts
 from tests.inference.tiny import HEADS, write_tiny
-from tests.training.small_pairs import pairs, sets, write_judged, write_lines, write_tiny_encoder
+from tests.training.small_pairs import pairs, sets, write_judged, write_lines
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 CPU = Switches(device="cpu")
 FAST = Finetuning(epochs=6, batch_size=16, learning_rate=5e-3, patience=None)
@@ -26,17 +28,6 @@ FAST = Finetuning(epochs=6, batch_size=16, learning_rate=5e-3, patience=None)
 FORMULA = 1e-5
 # Logits of pairs in another order of sums.
 SAME_SCORE = 1e-5
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Drawn after every epoch, they take most of the time of a tiny run; others test them."""
-    monkeypatch.setattr("modernbert.training.report.has_pictures", lambda: False)
-
-
-@pytest.fixture(scope="session")
-def encoder(tmp_path_factory):
-    return write_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
 
 
 def read(tmp_path, content, notes=None, **words):
