@@ -26,6 +26,8 @@ PACKAGES = (
     "safetensors",
     "transformers",
     "sentence-transformers",
+    "onnxruntime",
+    "openvino",
 )
 # What decides which matrix kernels run; names as in /proc/cpuinfo.
 FLAGS = (

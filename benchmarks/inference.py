@@ -1,43 +1,44 @@
-"""Our encoder beside transformers' ModernBERT: real tokens per second, and how near both come to the roof.
+"""ModernBERT-base beside what else a user would run it with: real tokens a second, and how far from the roof.
 
-Both hold the same random ModernBERT-base weights and run in one process, in turns, with the same threads,
-each at its best dtype. Unless their hidden states agree, the run ends. Padding is work for transformers but
-never counts as tokens. A table goes to stdout, progress to stderr, results to results/inference-PROCESSOR.*
+All sides hold the same random weights and run in one process, in turns, with the same threads. Those that
+compute in full (fp32, bf16 where the processor has it) are compared with each other, and so are those in 8
+bits. Unless the hidden states of a side agree with transformers' in fp32, the run ends. Padding is work for
+those that pad but never counts as tokens. A table goes to stdout, progress to stderr, results to
+results/inference-PROCESSOR.json and .png.
 
-    python benchmarks/inference.py             about ten minutes on two cores
-    python benchmarks/inference.py --quick     the short cases, under two minutes; writes only with --out
+    python benchmarks/inference.py             about twenty minutes on two cores
+    python benchmarks/inference.py --quick     the short cases, under five minutes; writes only with --out
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import machine, results_path, write_results
+from inference_chart import draw
+from inference_sides import SEED, Side, report, short, sides_for
 from torch import Tensor
 from torch.nn import functional
-from transformers import ModernBertConfig, ModernBertModel
-from transformers.utils import logging as transformers_logging
 
-from modernbert.encoder.encoder import Encoder
-from modernbert.encoder.presets import modernbert_base
 from modernbert.files import write_atomic
 from modernbert.kernels.hardware import resolve_device, resolve_dtype
-from modernbert.text.batch import PackedBatch
 
-SEED = 20_241_218
 FP32_TOLERANCE = 1e-4  # the promise of the package: same numbers as transformers at every real token
-BF16_COSINE = 0.99  # rounding to 8 bits in 22 layers moves a token's vector, it must not turn it
-SECONDS_A_CASE = 70  # long cases repeat less often, but never less than MIN_REPEATS times
-MIN_REPEATS = 2
+ROUNDED_COSINE = 0.98  # rounding in 22 layers of random weights moves a token's vector, it must not turn it
+SECONDS_A_CASE = 150  # long cases repeat less often, but never less than MIN_REPEATS times
+MIN_REPEATS = 3
+NEEDS = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 # ModernBERT-base: inputs and outputs of the products of one layer: Wqkv, Wo, then Wi and Wo of the MLP.
 PRODUCTS = ((768, 2304), (768, 768), (768, 2304), (1152, 768))
@@ -47,12 +48,19 @@ ROWS = (256, 512, 1024, 2048, 4096)  # of the products by which the machine's ra
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """Texts of these lengths, in tokens. `goal` is how many times as fast as transformers we mean to be."""
+    """Texts of these lengths, in tokens.
+
+    `goals` are how many times as fast as the best peer we mean to be, in full and in 8 bits, and
+    `goals_with_bf16` the same on a processor with AVX-512 BF16. `leaves_out` says which sides do not run, and
+    why.
+    """
 
     name: str
     lengths: tuple[int, ...]
-    goal: float | None = None
-    goal_with_bf16: float | None = None
+    repeats: int = 7
+    goals: tuple[float | None, float | None] = (None, None)
+    goals_with_bf16: tuple[float | None, float | None] = (None, None)
+    leaves_out: tuple[str, str] | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -69,114 +77,59 @@ class Case:
         return self.num_tokens * a_token + attention
 
 
+SHUFFLED = (238, 512, 32, 375, 169, 443, 101, 306)  # even steps from 32 to 512
 CASES = (
-    Case(name="8 x 512", lengths=(512,) * 8, goal=1.0),
+    Case(name="1 x 16", lengths=(16,), repeats=200, goals=(1.0, 1.0), goals_with_bf16=(1.0, 1.0)),
+    Case(name="32 x 16", lengths=(16,) * 32, repeats=15, goals=(1.0, 1.0), goals_with_bf16=(1.0, 1.3)),
+    Case(name="8 x 32-512", lengths=SHUFFLED, goals=(2.0, 2.0), goals_with_bf16=(2.0, 2.0)),
+    Case(name="8 x 512", lengths=(512,) * 8, goals=(1.05, 1.1), goals_with_bf16=(1.25, 2.0)),
+    Case(name="2 x 2048", lengths=(2048,) * 2, goals=(1.3, 1.3), goals_with_bf16=(1.25, 2.0)),
     Case(
-        name="8 x 32-512", lengths=(238, 512, 32, 375, 169, 443, 101, 306), goal=1.8
-    ),  # even steps, shuffled
-    Case(name="32 x 16", lengths=(16,) * 32),
-    Case(name="2 x 2048", lengths=(2048,) * 2),
-    Case(name="1 x 8192", lengths=(8192,), goal=1.5, goal_with_bf16=2.5),
+        name="1 x 8192",
+        lengths=(8192,),
+        goals=(1.6, None),
+        goals_with_bf16=(3.5, None),
+        leaves_out=("ONNX Runtime", "the scores of one layer alone are 3.2 GB"),
+    ),
 )
-QUICK_CASES = ("8 x 512", "8 x 32-512", "32 x 16")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """What one case gave: times are medians, rates count real tokens, shares are of the roofline."""
-
-    case: str
-    num_tokens: int
-    num_padded_tokens: int
-    repeats: int
-    dtype: str
-    transformers_dtype: str
-    seconds: float
-    transformers_seconds: float
-    tokens_per_second: float
-    transformers_tokens_per_second: float
-    ratio: float
-    median_of_paired_ratios: float
-    goal: float | None
-    share_of_roofline: float
-    transformers_share_of_roofline: float
-    all_seconds: list[float]
-    all_transformers_seconds: list[float]
-    agreement: str
-
-
-class Ours:
-    """The package: real tokens end to end through Encoder."""
-
-    def __init__(self, weights: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
-        encoder = modernbert_base().build().eval()
-        encoder.load_state_dict(weights, strict=True)
-        self.encoder: Encoder = encoder.to(device, dtype)
-        self.encoder.native.is_on = True  # as for every model that is loaded to be asked
-        self.device = device
-
-    def run(self, sequences: list[list[int]]) -> Tensor:
-        """Hidden states of all real tokens, [T, D]."""
-        return self.encoder(PackedBatch.from_sequences(sequences).to(self.device))
-
-
-class Theirs:
-    """transformers with SDPA: a padded batch and its mask, as a tokenizer gives them."""
-
-    def __init__(self, weights: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> None:
-        model = ModernBertModel(transformers_config()).eval()
-        model.load_state_dict(weights, strict=True)
-        self.model = model.to(device, dtype)
-        self.device = device
-
-    def run(self, sequences: list[list[int]]) -> Tensor:
-        """Hidden states of the padded batch, [B, N, D]."""
-        longest = max(len(sequence) for sequence in sequences)
-        rows = [sequence + [0] * (longest - len(sequence)) for sequence in sequences]
-        mask = [[1] * len(sequence) + [0] * (longest - len(sequence)) for sequence in sequences]
-        input_ids, attention_mask = (torch.tensor(x, device=self.device) for x in (rows, mask))
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Contest:
-    """Both sides, ready to run: one of ours, and one of transformers for each dtype that may be its best."""
-
-    device: torch.device
-    dtype: torch.dtype
-    ours: Ours
-    theirs: dict[torch.dtype, Theirs]
-    goes_with_bf16: bool
+QUICK_CASES = ("1 x 16", "32 x 16", "8 x 32-512", "8 x 512")
 
 
 def main() -> None:
     args = parse_arguments()
-    contest = build_contest(resolve_device(args.device), args.dtype)
-    report(f"{contest.device}, ours in {name_of(contest.dtype)}, {torch.get_num_threads()} threads")
-    dtypes = {contest.dtype, *contest.theirs}
-    with torch.inference_mode():
-        rates = {dtype: matrix_rate(contest.device, dtype) for dtype in dtypes}
-        if contest.dtype != torch.float32:
-            check_in_fp32(contest.device)
-        measured = [measure(contest, case, args.repeats) for case in args.cases]
-        for dtype in dtypes:  # again: a busy moment at the start must not lower the roof
-            rates[dtype] = max(rates[dtype], matrix_rate(contest.device, dtype))
-    results = [finish(case, contest, rates, *times) for case, times in zip(args.cases, measured, strict=True)]
-    print_table(results, rates)
-    save(results, rates, contest, args)
+    device = resolve_device(args.device)
+    dtype = resolve_dtype(args.dtype, device)
+    with tempfile.TemporaryDirectory() as work, torch.inference_mode(False):
+        sides = build(device, dtype, Path(work), args.sides)
+        with torch.inference_mode():
+            rate = matrix_rate(device, dtype)
+            results = [row for case in args.cases for row in measure(case, sides, args.repeats)]
+            rate = max(rate, matrix_rate(device, dtype))  # a busy moment at the start must not lower the roof
+    goes_with_bf16 = dtype == torch.bfloat16 and device.type == "cpu"
+    for row in results:
+        row["share_of_roofline"] = row["useful_flops"] / row["seconds"] / rate
+    contests = [contest for case in args.cases for contest in decide(case, results, goes_with_bf16)]
+    data = {
+        "device": str(device),
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "matrix_flops_per_second": {short(dtype): rate},
+        "results": results,
+        "contests": contests,
+    }
+    print_tables(data)
+    save(data, device, args)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ", ".join(case.name.replace(" ", "") for case in CASES)
+    known = {case.name.replace(" ", ""): case for case in CASES}
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N or auto")
-    parser.add_argument("--dtype", default="auto", help="for both sides: auto (default), float32, bfloat16")
-    parser.add_argument("--cases", nargs="+", metavar="CASE", help=f"some of: {names}")
-    parser.add_argument(
-        "--repeats", type=int, default=7, help=f"timed passes a case; fewer, but {MIN_REPEATS}, for long ones"
-    )
+    parser.add_argument("--dtype", default="auto", help="of ours in full: auto (default), float32, bfloat16")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help=f"some of: {', '.join(known)}")
+    parser.add_argument("--sides", nargs="+", metavar="SIDE", help="some of the sides; transformers always")
+    parser.add_argument("--repeats", type=int, help="timed passes of each case, instead of its own number")
     parser.add_argument(
         "--quick", action="store_true", help="short cases, few repeats; nothing is written without --out"
     )
@@ -184,104 +137,127 @@ def parse_arguments() -> argparse.Namespace:
         "--out", type=Path, metavar="PATH", help="write PATH.json and PATH.png instead of results/inference-*"
     )
     args = parser.parse_args()
-    known = {case.name.replace(" ", ""): case for case in CASES}
     wanted = [name.replace(" ", "") for name in args.cases or (QUICK_CASES if args.quick else known)]
     if unknown := [name for name in wanted if name not in known]:
-        parser.error(f"unknown case {', '.join(unknown)}; there are: {names}")
-    args.is_partial = args.quick or len(wanted) < len(known)
+        parser.error(f"unknown case {', '.join(unknown)}; there are: {', '.join(known)}")
+    args.is_partial = args.quick or args.sides is not None or len(wanted) < len(known)
     args.cases = [known[name] for name in wanted]
-    args.repeats = min(args.repeats, MIN_REPEATS) if args.quick else args.repeats
-    if args.repeats < 1:
+    if args.quick and args.repeats is None:
+        args.repeats = MIN_REPEATS
+    if args.repeats is not None and args.repeats < 1:
         parser.error(f"--repeats must be at least 1, found {args.repeats}")
     return args
 
 
-def build_contest(device: torch.device, dtype_name: str) -> Contest:
-    """The same random weights on both sides; where we run in bf16, transformers may choose fp32."""
-    transformers_logging.set_verbosity_error()
-    weights = random_weights()
-    dtype = resolve_dtype(dtype_name, device)
-    candidates = {dtype, torch.float32} if dtype_name == "auto" else {dtype}
-    return Contest(
-        device=device,
-        dtype=dtype,
-        ours=Ours(weights, device, dtype),
-        theirs={candidate: Theirs(weights, device, candidate) for candidate in candidates},
-        goes_with_bf16=resolve_dtype("auto", device) == torch.bfloat16,
-    )
+def build(device: torch.device, dtype: torch.dtype, work: Path, wanted: list[str] | None) -> list[Side]:
+    """The sides that are asked for and installed."""
+    ways = sides_for(device, dtype, work)
+    if unknown := [name for name in wanted or () if name not in ways]:
+        sys.exit(f"unknown side {', '.join(unknown)}; there are: {', '.join(ways)}")
+    found: list[Side] = []
+    for name, way in ways.items():
+        package = NEEDS.get(name.split("-")[0])
+        if wanted and name not in wanted and name != "transformers":
+            continue
+        if package and importlib.util.find_spec(package) is None:
+            report(f"{name} is left out: {package} is not installed")
+            continue
+        report(f"building {name}")
+        found.append(way())
+    return found
 
 
-def transformers_config() -> ModernBertConfig:
-    """Its defaults are ModernBERT-base; said aloud is what decides the speed."""
-    return ModernBertConfig(attn_implementation="sdpa", max_position_embeddings=8192)
-
-
-def random_weights() -> dict[str, Tensor]:
-    report("building ModernBERT-base with random weights")
-    torch.manual_seed(SEED)
-    return ModernBertModel(transformers_config()).state_dict()
-
-
-def random_sequences(case: Case) -> list[list[int]]:
+def measure(case: Case, sides: list[Side], repeats: int | None) -> list[dict[str, Any]]:
+    """A row for each side that runs: its times in turns, after a warm-up whose hidden states must agree."""
     generator = torch.Generator().manual_seed(SEED)
-    return [torch.randint(1000, 50_000, (n,), generator=generator).tolist() for n in case.lengths]
+    sequences = [torch.randint(1000, 50_000, (n,), generator=generator).tolist() for n in case.lengths]
+    running = [side for side in sides if case.leaves_out is None or case.leaves_out[0] not in side.name]
+    if len(running) < len(sides) and case.leaves_out:
+        report(f"{case.name}: without {case.leaves_out[0]}: {case.leaves_out[1]}")
+    truth = next(side for side in running if side.name == "transformers fp32").run(sequences).cpu()
+    agreements, once = {}, 0.0
+    for side in running:
+        seconds, hidden = timed(lambda side=side: side.run(sequences))
+        agreements[side.name] = agreement(side, hidden.cpu(), truth)
+        report(f"{case.name}: {side.name} warm-up {seconds:.2f} s; {agreements[side.name]}")
+        once += seconds
+    num_passes = repeats or min(case.repeats, max(MIN_REPEATS, int(SECONDS_A_CASE / once)))
+    times: dict[str, list[float]] = {side.name: [] for side in running}
+    for turn in range(num_passes):
+        first = turn % len(running)
+        for side in running[first:] + running[:first]:
+            times[side.name].append(timed(lambda side=side: side.run(sequences))[0])
+        if num_passes < 50:
+            shown = ", ".join(f"{name} {found[-1]:.2f}" for name, found in times.items())
+            report(f"{case.name}: {turn + 1}/{num_passes}  {shown}")
+    return [row_of(case, side, times[side.name], agreements[side.name]) for side in running]
 
 
-def check_in_fp32(device: torch.device) -> None:
-    """Where neither side may be timed in fp32, still show that both compute the same model."""
-    sequences = random_sequences(CASES[1])
-    weights = random_weights()
-    ours, theirs = (side(weights, device, torch.float32) for side in (Ours, Theirs))
-    report("in fp32: " + agreement(ours.run(sequences), theirs.run(sequences), sequences, is_fp32=True))
+def row_of(case: Case, side: Side, times: list[float], words: str) -> dict[str, Any]:
+    median = statistics.median(times)
+    return {
+        "case": case.name,
+        "side": side.name,
+        "precision": side.precision,
+        "num_tokens": case.num_tokens,
+        "num_padded_tokens": len(case.lengths) * max(case.lengths),
+        "repeats": len(times),
+        "seconds": median,
+        "p99": sorted(times)[min(len(times) - 1, int(0.99 * len(times)))],
+        "tokens_per_second": case.num_tokens / median,
+        "useful_flops": case.useful_flops,
+        "all_seconds": times,
+        "agreement": words,
+    }
 
 
-def measure(contest: Contest, case: Case, repeats: int) -> tuple[torch.dtype, list[float], list[float], str]:
-    """transformers' dtype, then times of both sides in turns, after a warm-up whose results must agree."""
-    sequences = random_sequences(case)
-    seconds, ours = timed(contest.ours, sequences, contest.device)
-    their_dtype, their_seconds, theirs = fastest(contest, sequences)
-    words = agreement(ours, theirs, sequences, is_fp32=contest.dtype == their_dtype == torch.float32)
-    del ours, theirs
-    repeats = min(repeats, max(MIN_REPEATS, int(SECONDS_A_CASE / (seconds + their_seconds))))
-    report(f"{case.name}: warm-up {seconds:.2f} s, transformers {their_seconds:.2f} s; {words}")
-    times, their_times = [], []
-    for i in range(repeats):
-        times.append(timed(contest.ours, sequences, contest.device)[0])
-        their_times.append(timed(contest.theirs[their_dtype], sequences, contest.device)[0])
-        report(f"{case.name}: {i + 1}/{repeats}  {times[-1]:.2f} s, transformers {their_times[-1]:.2f} s")
-    return their_dtype, times, their_times, words
-
-
-def fastest(contest: Contest, sequences: list[list[int]]) -> tuple[torch.dtype, float, Tensor]:
-    """transformers' best dtype for these texts, of two tries each, with its time and its hidden states."""
+def decide(case: Case, results: list[dict[str, Any]], goes_with_bf16: bool) -> list[dict[str, Any]]:
+    """Ours against the best peer of the same precision: the ratio of medians and the median of pairs."""
     found = []
-    for dtype, model in contest.theirs.items():
-        tries = [timed(model, sequences, contest.device) for _ in range(2 if len(contest.theirs) > 1 else 1)]
-        found.append((dtype, *min(tries, key=lambda one: one[0])))
-    return min(found, key=lambda one: one[1])
+    goals = case.goals_with_bf16 if goes_with_bf16 else case.goals
+    for precision, goal in zip(("full", "int8"), goals, strict=True):
+        rows = [row for row in results if (row["case"], row["precision"]) == (case.name, precision)]
+        ours = next((row for row in rows if row["side"].startswith("modernbert")), None)
+        peers = [row for row in rows if row is not ours]
+        if ours is None or not peers:
+            continue
+        best = min(peers, key=lambda row: row["seconds"])
+        pairs = zip(ours["all_seconds"], best["all_seconds"], strict=True)
+        found.append(
+            {
+                "case": case.name,
+                "precision": precision,
+                "ours": ours["side"],
+                "best_peer": best["side"],
+                "ratio": best["seconds"] / ours["seconds"],
+                "median_of_paired_ratios": statistics.median(theirs / mine for mine, theirs in pairs),
+                "ratio_p99": min(row["p99"] for row in peers) / ours["p99"],
+                "goal": goal,
+            }
+        )
+    return found
 
 
-def timed(model: Ours | Theirs, sequences: list[list[int]], device: torch.device) -> tuple[float, Tensor]:
+def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
     """Seconds from lists of token ids to hidden states, and these."""
-    synchronize(device)
+    synchronize()
     start = time.perf_counter()
-    hidden = model.run(sequences)
-    synchronize(device)
+    hidden = work()
+    synchronize()
     return time.perf_counter() - start, hidden
 
 
-def agreement(packed: Tensor, padded: Tensor, sequences: list[list[int]], *, is_fp32: bool) -> str:
-    """How near both came at the real tokens, in words; without agreement the run ends here."""
-    real = torch.cat([row[: len(sequence)] for row, sequence in zip(padded, sequences, strict=True)]).float()
-    if is_fp32:
-        difference = (packed - real).abs().max().item()
-        found, is_same = f"largest difference {difference:.1e}", difference <= FP32_TOLERANCE
+def agreement(side: Side, hidden: Tensor, truth: Tensor) -> str:
+    """How near a side came to transformers in fp32 at the real tokens; too far, and the run ends here."""
+    if side.precision == "full" and side.name.endswith("fp32"):
+        difference = (hidden - truth).abs().max().item()
+        words, is_same = f"largest difference {difference:.1e}", difference <= FP32_TOLERANCE
     else:
-        cosine = functional.cosine_similarity(packed.float(), real, dim=-1).min().item()
-        found, is_same = f"smallest cosine {cosine:.4f}", cosine >= BF16_COSINE
+        cosine = functional.cosine_similarity(hidden, truth, dim=-1).mean().item()
+        words, is_same = f"mean cosine {cosine:.4f}", cosine >= ROUNDED_COSINE
     if not is_same:
-        sys.exit(f"the two sides do not compute the same hidden states ({found}): nothing was measured")
-    return found
+        sys.exit(f"{side.name} does not compute the same hidden states ({words}): nothing was measured")
+    return words
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -292,8 +268,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
         for rows in ROWS:
             x = torch.randn(rows, inputs, device=device).to(dtype)
             for product in ways_to_multiply(x, weight):
-                best = max(best, 2 * rows * inputs * outputs / shortest(product, device))
-    report(f"matrix products in {name_of(dtype)}: {best / 1e9:.0f} GFLOP/s")
+                best = max(best, 2 * rows * inputs * outputs / shortest(product))
+    report(f"matrix products in {short(dtype)}: {best / 1e9:.0f} GFLOP/s")
     return best
 
 
@@ -309,169 +285,67 @@ def ways_to_multiply(x: Tensor, weight: Tensor) -> list[Callable[[], Tensor]]:
     return ways
 
 
-def shortest(work: Callable[[], Any], device: torch.device, seconds: float = 0.15) -> float:
+def shortest(work: Callable[[], Any], seconds: float = 0.15) -> float:
     """The shortest of as many runs as fit in `seconds`, at least three, after one that does not count."""
     work()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
-        synchronize(device)
-        start = time.perf_counter()
-        work()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
+        times.append(timed(work)[0])
     return min(times)
 
 
-def finish(
-    case: Case,
-    contest: Contest,
-    rates: dict[torch.dtype, float],
-    their_dtype: torch.dtype,
-    times: list[float],
-    their_times: list[float],
-    words: str,
-) -> Result:
-    seconds, their_seconds = statistics.median(times), statistics.median(their_times)
-    return Result(
-        case=case.name,
-        num_tokens=case.num_tokens,
-        num_padded_tokens=len(case.lengths) * max(case.lengths),
-        repeats=len(times),
-        dtype=name_of(contest.dtype),
-        transformers_dtype=name_of(their_dtype),
-        seconds=seconds,
-        transformers_seconds=their_seconds,
-        tokens_per_second=case.num_tokens / seconds,
-        transformers_tokens_per_second=case.num_tokens / their_seconds,
-        ratio=their_seconds / seconds,
-        median_of_paired_ratios=statistics.median(b / a for a, b in zip(times, their_times, strict=True)),
-        goal=case.goal_with_bf16 or case.goal if contest.goes_with_bf16 else case.goal,
-        share_of_roofline=case.useful_flops / seconds / rates[contest.dtype],
-        transformers_share_of_roofline=case.useful_flops / their_seconds / rates[their_dtype],
-        all_seconds=times,
-        all_transformers_seconds=their_times,
-        agreement=words,
-    )
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
-def print_table(results: Sequence[Result], rates: dict[torch.dtype, float]) -> None:
-    print("\n".join(description(rates)), end="\n\n")
-    print_row("case", "tokens", "modernbert", "transformers", "ratio", "paired", "goal", "share of roofline")
-    for r in results:
-        print_row(
-            r.case,
-            f"{r.num_tokens:,}",
-            f"{r.tokens_per_second:,.0f}/s {short(r.dtype)}",
-            f"{r.transformers_tokens_per_second:,.0f}/s {short(r.transformers_dtype)}",
-            f"{r.ratio:.2f}x",
-            f"{r.median_of_paired_ratios:.2f}x",
-            "" if r.goal is None else f"{r.goal:.1f}x",
-            f"{r.share_of_roofline:.0%} / {r.transformers_share_of_roofline:.0%}",
-        )
-    print("\nReal tokens per second, medians. ratio: of the medians. paired: median over pairs of passes.")
-    print(
-        "Roofline: FLOPs of products and of attention inside the window, at the rate of the products above."
-    )
-
-
-def print_row(first: str, *rest: str) -> None:
-    widths = (7, 16, 16, 7, 7, 6, 18)
-    print(f"{first:<11}" + "  ".join(f"{word:>{width}}" for word, width in zip(rest, widths, strict=True)))
-
-
-def description(rates: dict[torch.dtype, float]) -> list[str]:
-    """The machine, the versions and the roof, a line each."""
+def print_tables(data: dict[str, Any]) -> None:
     here = machine()
-    versions = here["versions"]
-    names = ("modernbert", "torch", "transformers", "python")
-    roofs = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name_of(dtype)}" for dtype, rate in rates.items())
-    return [
-        f"ModernBERT-base, random weights; {here['processor']}, {here['threads']} threads",
-        f"{', '.join(f'{name} {versions[name]}' for name in names if name in versions)}; "
-        + " ".join(here["capabilities"]),
-        f"matrix products of the model's shapes: {roofs}",
-    ]
+    names = ("modernbert", "torch", "transformers", "onnxruntime", "openvino", "python")
+    versions = ", ".join(f"{name} {here['versions'][name]}" for name in names if name in here["versions"])
+    roofs = ", ".join(
+        f"{rate / 1e9:,.0f} GFLOP/s in {d}" for d, rate in data["matrix_flops_per_second"].items()
+    )
+    print(f"ModernBERT-base, random weights; {here['processor']}, {here['threads']} threads")
+    print(f"{versions}; {' '.join(here['capabilities'])}")
+    print(f"matrix products of the model's shapes: {roofs}\n")
+    cases = list(dict.fromkeys(row["case"] for row in data["results"]))
+    print(f"{'real tokens a second':<22}" + "".join(f"{case:>14}" for case in cases))
+    for side in dict.fromkeys(row["side"] for row in data["results"]):
+        rows = {row["case"]: row for row in data["results"] if row["side"] == side}
+        cells = (f"{rows[case]['tokens_per_second']:,.0f}" if case in rows else "-" for case in cases)
+        print(f"{side:<22}" + "".join(f"{cell:>14}" for cell in cells))
+    ours = {row["case"]: row for row in data["results"] if row["side"].startswith("modernbert")}
+    shares = (f"{ours[case]['share_of_roofline']:.0%}" if case in ours else "-" for case in cases)
+    print(f"{'ours, of the roofline':<22}" + "".join(f"{share:>14}" for share in shares))
+    print(f"\n{'case':<12}{'':<7}{'ratio':>7}{'paired':>8}{'p99':>7}{'goal':>7}  best peer")
+    for c in data["contests"]:
+        goal = "" if c["goal"] is None else f"{c['goal']:.2f}"
+        print(
+            f"{c['case']:<12}{c['precision']:<7}{c['ratio']:>7.2f}{c['median_of_paired_ratios']:>8.2f}"
+            f"{c['ratio_p99']:>7.2f}{goal:>7}  {c['best_peer']}"
+        )
+    print(
+        "\nMedians. ratio: ours to the best peer of the same precision. paired: median over pairs of passes."
+    )
 
 
-def save(
-    results: list[Result], rates: dict[torch.dtype, float], contest: Contest, args: argparse.Namespace
-) -> None:
+def save(data: dict[str, Any], device: torch.device, args: argparse.Namespace) -> None:
     """JSON and chart; a part of the cases replaces nothing that a whole run has written."""
     if args.is_partial and args.out is None:
-        report("only some cases: nothing written (give --out PATH)")
+        report("only a part: nothing written (give --out PATH)")
         return
-    data = {
-        "device": str(contest.device),
-        "accelerator": torch.cuda.get_device_name(contest.device) if contest.device.type == "cuda" else None,
-        "matrix_flops_per_second": {name_of(dtype): rate for dtype, rate in rates.items()},
-        "results": [asdict(result) for result in results],
-    }
-    name = "inference" if contest.device.type == "cpu" else f"inference-{contest.device.type}"
+    name = "inference" if device.type == "cpu" else f"inference-{device.type}"
     if args.out is None:
         json_path, chart_path = write_results(name, data), results_path(name, ".png")
     else:
         json_path, chart_path = (args.out.with_name(args.out.name + suffix) for suffix in (".json", ".png"))
         json_path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(json_path, json.dumps({"machine": machine(), **data}, indent=2) + "\n")
-    draw(results, contest, chart_path)
-    report(f"wrote {json_path} and {chart_path}")
-
-
-def draw(results: Sequence[Result], contest: Contest, path: Path) -> None:
-    """Two bars a case, with the ratio above ours: made to be read at 800 pixels."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    blue, grey, ink = "#1f6feb", "#b8bfc8", "#57606a"
-    figure, axes = plt.subplots(figsize=(8, 4.4), dpi=200, layout="constrained")
-    rates = [r.tokens_per_second for r in results]
-    their_rates = [r.transformers_tokens_per_second for r in results]
-    places = range(len(results))
-    ours = axes.bar([i - 0.2 for i in places], rates, 0.38, color=blue, label="modernbert")
-    theirs = axes.bar([i + 0.2 for i in places], their_rates, 0.38, color=grey, label="transformers (SDPA)")
-    ratios = [f"{r.ratio:.1f}x" for r in results]
-    axes.bar_label(ours, ratios, padding=16, fontsize=13, fontweight="bold", color=blue)
-    for bars, values in ((ours, rates), (theirs, their_rates)):
-        axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=9.5, color=ink)
-    axes.set_xticks(range(len(results)), [f"{r.case}\n{r.num_tokens:,} tokens" for r in results])
-    axes.set_ylim(0, 1.17 * max(rates + their_rates))
-    axes.set_ylabel("real tokens per second")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=0, labelsize=11)
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=11, borderpad=0)
-    figure.suptitle(chart_title(contest, results), fontsize=12, x=0.02, ha="left", color="#24292f")
-    figure.savefig(path, facecolor="white")
-    plt.close(figure)
-
-
-def chart_title(contest: Contest, results: Sequence[Result]) -> str:
     here = machine()
-    if contest.device.type == "cuda":
-        where = torch.cuda.get_device_name(contest.device)
-    else:
-        where = f"{here['processor']}, {here['threads']} threads"
-    dtypes = {r.transformers_dtype for r in results} | {name_of(contest.dtype)}
-    return f"ModernBERT-base, {where}, {' / '.join(sorted(dtypes))}"
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def short(dtype_name: str) -> str:
-    return dtype_name.replace("bfloat", "bf").replace("float", "fp")
-
-
-def report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    where = data["accelerator"] or f"{here['processor']}, {here['threads']} threads"
+    draw(data["results"], data["contests"], f"ModernBERT-base, {where}: real tokens a second", chart_path)
+    report(f"wrote {json_path} and {chart_path}")
 
 
 if __name__ == "__main__":

@@ -177,6 +177,6 @@ def test_the_choices_here_are_those_of_the_package():
     from modernbert.kernels.hardware import DTYPES
     from modernbert.pretrained.convert import FORMS
 
-    assert ("auto", *DTYPES) == models.DTYPES
+    assert ("auto", *DTYPES, "int8") == models.DTYPES
     assert get_args(Overflow) == models.OVERFLOWS
     assert folders.FORMS == FORMS

@@ -313,6 +313,25 @@ def test_numbers_that_are_none_stay_so():
             assert hidden(encoder, random_batch([9])).isnan().any()
 
 
+@pytest.mark.parametrize("scale", [1e20, 1e30])
+def test_weights_that_ran_away_give_no_number(scale):
+    encoder = built(small_preset("ettin-17m"))
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.mul_(scale)
+    assert hidden(encoder, random_batch([9])).isnan().any()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "quick_gelu", "gelu_tanh", "silu"])
+def test_an_activation_of_no_number_is_none(activation):
+    config = small_preset("minilm-l6")
+    blocks = tuple(replace(b, mlp=replace(b.mlp, activation=activation)) for b in config.blocks)
+    encoder = built(replace(config, blocks=blocks))
+    with torch.no_grad():
+        encoder.get_submodule("layers.1.mlp.Wi").weight[0] = float("nan")
+    assert hidden(encoder, random_batch([9])).isnan().any()
+
+
 def test_more_threads_than_processors_are_never_started(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
     assert_agrees(built(small_preset("ettin-17m")), random_batch([400]))

@@ -24,7 +24,9 @@ void norm_row(const NormSpec &norm, const float *from, float *to, int32_t size) 
         const Floats x = load(from + i) - mean;
         squares += x * x;
     }
-    const float factor = 1.0f / std::sqrt(sum_of(squares) / float(size) + norm.eps);
+    // Squares that overflow would make all zero, and hide from whoever diverged that they did.
+    const float variance = sum_of(squares) / float(size);
+    const float factor = std::isfinite(variance) ? 1.0f / std::sqrt(variance + norm.eps) : NAN;
     for (int32_t i = 0; i < size; i += LANES) {
         Floats x = (load(from + i) - mean) * factor;
         if (norm.weight) x *= load(norm.weight + i);

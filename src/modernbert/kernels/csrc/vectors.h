@@ -76,7 +76,8 @@ inline Floats exp2(Floats x) {
 
 constexpr float LOG2_E = 1.44269504088896340736f;
 
-inline Floats exp_below_88(Floats x) { return exp2(smaller(x, splat(87.0f)) * LOG2_E); }
+// Of two numbers, one of them NaN, the processor's minimum gives the second.
+inline Floats exp_below_88(Floats x) { return exp2(smaller(splat(87.0f), x) * LOG2_E); }
 inline Floats sigmoid(Floats x) { return 1.0f / (1.0f + exp_below_88(-x)); }
 
 // x times the share of a normal distribution below x, to 3e-7: max(x, 0) - |x| tail(|x|), where the tail is
