@@ -18,42 +18,46 @@ from common import description, write_results
 
 from modernbert.recipes.nano import nano
 from modernbert.training import journal
-from modernbert.training.optim import AdamWConfig, AdoptConfig, MuonConfig, OptimizerConfig
+from modernbert.training.optim import AdoptConfig, MuonConfig, OptimizerConfig
 from modernbert.training.recipe import Phase, Recipe
 from modernbert.training.run import pretrain
 from modernbert.training.schedule import ConstantRate, WarmupStableDecay
 
 WARMUP_SHARE, DECAY_SHARE = 0.1, 0.2
-RATES = (2e-3, 1e-3, 4e-3, 8e-3)
-OPTIMIZERS: Mapping[str, OptimizerConfig] = {
-    "adamw": AdamWConfig(),
-    "adopt": AdoptConfig(),
-    "muon": MuonConfig(),
-}
+RATES = {8192: (2e-3, 1e-3, 4e-3), 4096: (2e-3, 1e-3, 5e-4)}
+OPTIMIZERS: Mapping[str, OptimizerConfig] = {"adopt": AdoptConfig(), "muon": MuonConfig()}
+MASK_RATES = (0.2, 0.4)
 
 
 def variants(tokens: int) -> dict[str, Recipe]:
-    """Names and recipes, the most telling first."""
-    base = short_run(tokens)
-    found = {f"rate {rate:g}": with_phase(base, learning_rate=rate) for rate in RATES}
-    found |= {f"{name} at 2e-3": replace(base, optimizer=each) for name, each in OPTIMIZERS.items()}
-    found |= {f"{rows * 8192} tokens a step": with_phase(base, rows=rows) for rows in (2,)}
-    found["4096 tokens a step"] = with_phase(base, row_tokens=4096)
-    found["4096 tokens a step at 1e-3"] = with_phase(base, row_tokens=4096, learning_rate=1e-3)
+    """Names and recipes: steps and rates, then at two of these other optimisers and mask rates."""
+    found = {
+        f"{step} tokens a step at {rate:g}": short_run(tokens, step, rate)
+        for step, rates in RATES.items()
+        for rate in rates
+    }
+    large, small = short_run(tokens, 8192, 2e-3), short_run(tokens, 4096, 1e-3)
     found |= {
-        f"mask rate {rate:g}": with_phase(base, mask_rate=ConstantRate(rate=rate)) for rate in (0.2, 0.4)
+        f"{name}, 8192 tokens a step at 0.002": replace(large, optimizer=optimizer)
+        for name, optimizer in OPTIMIZERS.items()
+    }
+    found |= {
+        f"4096 tokens a step at 0.001, mask rate {rate:g}": with_phase(
+            small, mask_rate=ConstantRate(rate=rate)
+        )
+        for rate in MASK_RATES
     }
     return found
 
 
-def short_run(tokens: int) -> Recipe:
+def short_run(tokens: int, step: int, rate: float) -> Recipe:
     recipe = nano()
     schedule = WarmupStableDecay(
         total_tokens=tokens,
         warmup_tokens=round(WARMUP_SHARE * tokens),
         decay_tokens=round(DECAY_SHARE * tokens),
     )
-    phase = replace(recipe.phases[0], tokens=tokens, schedule=schedule, learning_rate=RATES[0])
+    phase = replace(recipe.phases[0], tokens=tokens, schedule=schedule, row_tokens=step, learning_rate=rate)
     return replace(
         recipe, phases=(phase,), evaluate_every_tokens=max(tokens // 4, 1), evaluation_tokens=200_000
     )
