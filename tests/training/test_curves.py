@@ -29,6 +29,18 @@ def test_a_run_is_summed_up(finished):
     assert found.is_finished is False
 
 
+def test_a_fine_tuning_is_summed_up_by_its_dev_part(finished):
+    (finished / "recipe.json").write_text(json.dumps({"name": "classify", "task": {}}))
+    rows = [{"step": 0, "sources": {"dev": {"loss": 1.5, "accuracy": 0.25}}}]
+    (finished / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = summarize(finished)
+    assert (found.recipe, found.tokens, found.total_tokens) == ("classify", 96, None)
+    assert (found.valid_loss, found.valid_accuracy) == (1.5, 0.25)
+    assert not found.is_finished
+    (finished / "config.json").write_text("{}")
+    assert summarize(finished).is_finished
+
+
 def test_its_curves_are_drawn(finished):
     path = draw(finished)
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -139,7 +139,7 @@ def runs(folder: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     from modernbert.errors import TrainingError
-    from modernbert.training.curves import draw, find_runs, summarize
+    from modernbert.training.curves import PICTURE, draw, find_runs, summarize
 
     found: list[tuple[Path, Summary]] = []
     for path in find_runs(folder):
@@ -147,7 +147,8 @@ def runs(folder: Path, as_json: bool) -> None:
             found.append((path, summarize(path)))
         except TrainingError as error:
             note(f"left out: {error}")
-    pictures = [draw(path) for path, _ in found]
+    # a fine-tuning draws its own, with the figures of its task
+    pictures = [draw(path) if one.total_tokens is not None else path / PICTURE for path, one in found]
     if as_json:
         for (_, summary), picture in zip(found, pictures, strict=True):
             print_json(asdict(summary) | {"curves": str(picture)})
@@ -172,7 +173,8 @@ def _table(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
                 summary.name,
                 summary.recipe,
                 summary.phase,
-                f"{summary.tokens:,} of {summary.total_tokens:,}",
+                f"{summary.tokens:,}"
+                + ("" if summary.total_tokens is None else f" of {summary.total_tokens:,}"),
                 *map(_figure, figures),
                 f"{summary.tokens_per_second:,.0f}",
                 "finished" if summary.is_finished else skipped,

@@ -24,6 +24,9 @@ Points = list[tuple[float, float]]
 class Summary:
     """Where a run stands: losses are per masked token; probes are balanced accuracy and mean reciprocal rank,
     None where they were not asked for.
+
+    Of a fine-tuning, losses are per what its task counts, the held-out figures are those of the dev part, and
+    `total_tokens`, which nobody knows beforehand, is None.
     """
 
     name: str
@@ -31,7 +34,7 @@ class Summary:
     phase: str
     step: int
     tokens: int
-    total_tokens: int
+    total_tokens: int | None
     loss: float | None
     valid_loss: float | None
     valid_accuracy: float | None
@@ -49,6 +52,9 @@ def summarize(folder: Path) -> Summary:
     if not rows:
         raise TrainingError(f"{folder} has made no step yet")
     last, valid = rows[-1], evaluations[-1] if evaluations else {}
+    phases, is_pretraining = recipe.get("phases", []), "phases" in recipe
+    if not is_pretraining:
+        valid = valid.get("sources", {}).get("dev", {})
     probes = valid.get("probes", {})
     recent = sorted(row["tokens_per_second"] for row in rows[-100:])
     return Summary(
@@ -57,7 +63,7 @@ def summarize(folder: Path) -> Summary:
         phase=last["phase"],
         step=last["step"],
         tokens=last["tokens"],
-        total_tokens=sum(phase["tokens"] for phase in recipe["phases"]),
+        total_tokens=sum(phase["tokens"] for phase in phases) if is_pretraining else None,
         loss=_mean(row["loss"] for row in rows[-20:]),
         valid_loss=valid.get("loss"),
         valid_accuracy=valid.get("accuracy"),
@@ -65,12 +71,12 @@ def summarize(folder: Path) -> Summary:
         probe_retrieval=probes.get("retrieval", {}).get("mrr"),
         tokens_per_second=recent[len(recent) // 2],
         num_skipped=sum(bool(row["skipped"]) for row in rows),
-        is_finished=(folder / "final" / "config.json").exists(),
+        is_finished=((folder / "final" if is_pretraining else folder) / "config.json").exists(),
     )
 
 
 def draw(folder: Path, target: Path | None = None) -> Path:
-    """Draw the curves of a run into its folder, or to `target`; returns the picture's path.
+    """Draw the curves of a pretraining into its folder, or to `target`; returns the picture's path.
 
     Raises InputError before the first step, ModernBertError without matplotlib.
     """
