@@ -99,7 +99,8 @@ def export_onnx(model: Pretrained, target: Path) -> None:
             if target.exists():
                 keep_other_files(target, folder)
     except OSError as error:
-        raise FolderError(f"{target} could not be written: {error}; it is as it was before") from error
+        state = "It is as it was before" if target.exists() else "Nothing is left of it"
+        raise FolderError(f"{target} could not be written: {error}. {state}") from error
 
 
 def _require_packages() -> None:

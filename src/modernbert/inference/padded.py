@@ -161,12 +161,12 @@ class PaddedAttention(nn.Module):
         """Mix the real tokens of each row."""
         del backend
         qkv = self.Wqkv(x).unflatten(-1, (3, self.num_heads, -1))  # [B, N, 3, H, K]
-        q, k, v = (each.transpose(1, 2) for each in qkv.unbind(2))  # each [B, H, N, K]
+        qkv = qkv.permute(2, 0, 3, 1, 4)  # [3, B, H, N, K]
+        qk, v = qkv[:2], qkv[2]
         if self.turning is not None:
-            cos, sin = rows.once(
-                self.turning, lambda: [each[rows.position_ids][:, None] for each in self.tables]
-            )
-            q, k = (_turned(each, cos, sin, self.is_interleaved) for each in (q, k))
+            cos, sin = rows.once(self.turning, lambda: [_at(rows, each) for each in self.tables])
+            qk = _turned(qk, cos, sin, self.is_interleaved)
+        q, k = qk.unbind(0)  # each [B, H, N, K]
         mask = rows.once(self.window_each_side, lambda: _mask(rows, self.window_each_side))
         mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.Wo(mixed.transpose(1, 2).flatten(2))  # [B, H, N, K] -> [B, N, D]
@@ -179,6 +179,10 @@ def pool_rows(x: Float[Tensor, "B N D"], rows: Rows, mode: str) -> Float[Tensor,
         return torch.where(rows.is_real[:, :, None], x, lowest).amax(dim=1)
     weight = _weights(rows, mode) * rows.is_real  # [B, N]
     return (x * weight[:, :, None]).sum(dim=1)
+
+
+def _at(rows: Rows, table: Float[Tensor, "P R/2"]) -> Float[Tensor, "B 1 N R/2"]:
+    return nn.functional.embedding(rows.position_ids, table)[:, None]
 
 
 def _mask(rows: Rows, window_each_side: int | None) -> Float[Tensor, "B 1 N N"]:
@@ -207,11 +211,11 @@ def _weights(rows: Rows, mode: str) -> Float[Tensor, "B N"]:
     return (position + 1.0) * 2.0 / (length * (length + 1.0))
 
 
-def _turned(x: Float[Tensor, "B H N K"], cos: Tensor, sin: Tensor, is_interleaved: bool) -> Tensor:
-    """`kernels.fused.rotary_qkv` for one of q and k, as operations that exporters know."""
+def _turned(x: Float[Tensor, "2 B H N K"], cos: Tensor, sin: Tensor, is_interleaved: bool) -> Tensor:
+    """`kernels.fused.rotary_qkv` for q and k, as operations that exporters know."""
     size = 2 * cos.shape[-1]
     turned, rest = x[..., :size], x[..., size:]
     a, b = (turned[..., 0::2], turned[..., 1::2]) if is_interleaved else turned.chunk(2, dim=-1)
-    pair = a * cos - b * sin, b * cos + a * sin  # each [B, H, N, R/2]
+    pair = a * cos - b * sin, b * cos + a * sin  # each [2, B, H, N, R/2]
     together = torch.stack(pair, dim=-1).flatten(-2) if is_interleaved else torch.cat(pair, dim=-1)
     return torch.cat((together, rest), dim=-1) if rest.shape[-1] else together
