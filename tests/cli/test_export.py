@@ -40,6 +40,7 @@ def test_onnx_is_the_default_and_the_only_format(run, folders, tmp_path):
     assert_fails(found, "'gguf' is not 'onnx'", code=2)
 
 
+@pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("without_tracing")
 def test_a_folder_in_8_bits_is_exported_in_float32_and_says_so(run, folders, tmp_path):
     run("quantize", str(folders["mlm"]), "--out", str(tmp_path / "int8"))

@@ -9,6 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modernbert.encoder.attention import AttentionConfig
+from modernbert.encoder.block import ParallelConfig, PreNormConfig
+from modernbert.encoder.embedding import EmbeddingConfig, LearnedPositionsConfig
+from modernbert.encoder.encoder import BlockPart, EncoderConfig
+from modernbert.encoder.mlp import GluConfig, MlpConfig
+from modernbert.encoder.norm import RmsNormConfig
+from modernbert.encoder.rotary import RotaryConfig
 from modernbert.heads.classify import ChoiceHeadConfig
 from modernbert.heads.embed import EmbedHeadConfig, PoolerHeadConfig, TokenEmbedHeadConfig
 from modernbert.heads.tokens import SpanHeadConfig
@@ -21,6 +28,34 @@ from tests.inference.tiny import MAX_LENGTH
 LENGTHS = (1, 2, 5, 6, 9, 10, 33, MAX_LENGTH)
 # The project's own bound in fp32. What is seen is 2.5e-5 and below, from sums in another order.
 TOLERANCE = 1e-4
+
+
+OTHER_PARTS = {
+    "interleaved": PreNormConfig(
+        attention=AttentionConfig(num_heads=2, rotary=RotaryConfig(is_interleaved=True), window_each_side=3),
+        mlp=GluConfig(intermediate_size=24, activation="silu"),
+        attention_norm=RmsNormConfig(),
+    ),
+    "half of a head": ParallelConfig(
+        attention=AttentionConfig(num_heads=2, rotary=RotaryConfig(fraction=0.5), has_qkv_bias=True),
+        mlp=MlpConfig(intermediate_size=24, activation="quick_gelu"),
+    ),
+    "no positions, no window": PreNormConfig(
+        attention=AttentionConfig(num_heads=4, window_each_side=0), mlp=MlpConfig(intermediate_size=24)
+    ),
+}
+
+
+def encoder_of(block: BlockPart) -> EncoderConfig:
+    """Two such blocks, on learned positions that begin behind two rows, as RoBERTa's."""
+    positions = LearnedPositionsConfig(num_positions=MAX_LENGTH, offset=2)
+    return EncoderConfig(
+        vocab_size=420,
+        hidden_size=32,
+        blocks=(block, block),
+        embedding=EmbeddingConfig(positions=positions, num_token_types=1),
+        max_positions=MAX_LENGTH,
+    )
 
 
 def rows(lengths: Sequence[int], *, side: str = "right", seed: int = 0) -> dict[str, Tensor]:

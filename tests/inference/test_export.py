@@ -21,15 +21,25 @@ import transformers
 from torch import Tensor, nn
 
 import modernbert
+from modernbert.encoder.activation import ACTIVATIONS, build_activation
 from modernbert.encoder.config import Part
 from modernbert.encoder.encoder import EncoderConfig
-from modernbert.errors import ConfigError, FolderError, ModernBertError
+from modernbert.errors import ConfigError, FolderError, ModernBertError, WeightsError
 from modernbert.heads.classify import ClassifyHeadConfig
 from modernbert.heads.model import ModelConfig
 from modernbert.inference import export
 from modernbert.inference.export import export_onnx
+from modernbert.inference.padded import padded_twin
 from modernbert.pretrained.folder import Pretrained, read_folder, write_folder
-from tests.inference.padding import LENGTHS, assert_same, expected, inputs_of, rows
+from tests.inference.padding import (
+    LENGTHS,
+    OTHER_PARTS,
+    assert_same,
+    encoder_of,
+    expected,
+    inputs_of,
+    rows,
+)
 from tests.inference.tiny import (
     BERT_HEADS,
     HEADS,
@@ -171,7 +181,7 @@ def test_a_graph_tells_nothing_of_the_machine_that_made_it(exported):
         assert word.encode() not in content, word
 
 
-@pytest.mark.parametrize("stored", ["bfloat16", "int8"])
+@pytest.mark.parametrize("stored", ["bfloat16", pytest.param("int8", marks=pytest.mark.slow)])
 def test_weights_of_fewer_bits_are_exported_in_float32(tmp_path, stored):
     folder = small_folder(tmp_path / "model", "classify")
     model = read_folder(folder, dtype=torch.bfloat16 if stored == "bfloat16" else None)
@@ -187,6 +197,7 @@ def test_weights_of_fewer_bits_are_exported_in_float32(tmp_path, stored):
     )
 
 
+@pytest.mark.slow
 def test_a_large_model_has_its_weights_in_a_file_beside_the_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "MOST_BYTES_INSIDE", 10_000)
     model = read_folder(small_folder(tmp_path / "model", "mlm"), dtype=torch.float32)
@@ -201,6 +212,36 @@ def test_a_large_model_has_its_weights_in_a_file_beside_the_graph(tmp_path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER_PARTS)
+def test_other_parts_of_ours_have_a_graph_too(tmp_path, name):
+    folder = write_tiny(tmp_path / "model", HEADS["tag"], encoder=encoder_of(OTHER_PARTS[name]))
+    model = read_folder(folder, dtype=torch.float32)
+    export_onnx(model, tmp_path / "onnx")
+    assert_runtimes_agree(model, tmp_path / "onnx" / "model.onnx")
+
+
+@pytest.mark.slow
+def test_every_activation_has_a_graph(tmp_path):
+    class Everything(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.each = nn.ModuleList(build_activation(name) for name in ACTIVATIONS)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return tuple(activation(x) + 0 for activation in self.each)
+
+    module, x = Everything().eval(), torch.tensor([[-100.0, -3.0, -0.3, 0.0, 0.2, 2.0, 30.0]])
+    names = [f"by {name}" for name in ACTIVATIONS]
+    settings: dict[str, Any] = {"input_names": ["x"], "output_names": names, "dynamo": True, "verbose": False}
+    with export._quietly():
+        torch.onnx.export(padded_twin(module, 1), (x,), tmp_path / "all.onnx", **settings)
+    for runtime in RUNTIMES.values():
+        found = runtime(tmp_path / "all.onnx")({"x": x})
+        for name, wanted in zip(names, module(x), strict=True):
+            np.testing.assert_allclose(found[name], wanted.detach(), rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
 def test_a_real_model_gives_its_vectors_from_its_own_tokenizer(tmp_path):
     model = modernbert.load(MINILM, dtype="float32", device="cpu")
     model.export(tmp_path / "onnx")
@@ -212,7 +253,7 @@ def test_a_real_model_gives_its_vectors_from_its_own_tokenizer(tmp_path):
         np.testing.assert_allclose(found, model.embed(texts), atol=1e-5)
 
 
-# What follows needs no trace
+# What follows needs no graph
 
 
 @pytest.fixture
@@ -304,6 +345,14 @@ def test_without_the_packages_the_error_names_the_extra(model, tmp_path, monkeyp
 def test_what_the_graph_cannot_know_is_said(folder_of, tmp_path):
     model = read_folder(folder_of("embed_after_prompt"), dtype=torch.float32)
     with pytest.warns(UserWarning, match="sentence_embedding is right for texts without a prompt"):
+        export_onnx(model, tmp_path / "onnx")
+
+
+@pytest.mark.usefixtures("without_tracing")
+def test_numbers_that_are_not_finite_are_not_exported(folder_of, tmp_path):
+    model = read_folder(folder_of("tag"), dtype=torch.float32)
+    model.module.model.layers[1].mlp.Wo.weight.data[0, 0] = torch.nan
+    with pytest.raises(WeightsError, match=r"not finite.*info MODEL --check"):
         export_onnx(model, tmp_path / "onnx")
 
 

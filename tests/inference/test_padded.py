@@ -7,36 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modernbert.encoder.attention import AttentionConfig
-from modernbert.encoder.block import ParallelConfig, PreNormConfig
-from modernbert.encoder.embedding import EmbeddingConfig, LearnedPositionsConfig
-from modernbert.encoder.encoder import EncoderConfig
-from modernbert.encoder.mlp import GluConfig, MlpConfig
-from modernbert.encoder.norm import RmsNormConfig
-from modernbert.encoder.rotary import RotaryConfig
 from modernbert.heads.embed import EmbedHeadConfig
 from modernbert.heads.mlm import MlmHeadConfig
 from modernbert.heads.pooling import POOLINGS
 from modernbert.inference.padded import PaddedModel
 from modernbert.pretrained.folder import read_folder
-from tests.inference.padding import LENGTHS, assert_same, expected, inputs_of, rows
+from tests.inference.padding import LENGTHS, OTHER_PARTS, assert_same, encoder_of, expected, inputs_of, rows
 from tests.inference.tiny import BERT_HEADS, HEADS, write_tiny
 
 CASES = [("modernbert", name) for name in HEADS] + [("bert", name) for name in BERT_HEADS]
-OTHER_PARTS = {
-    "interleaved": PreNormConfig(
-        attention=AttentionConfig(num_heads=2, rotary=RotaryConfig(is_interleaved=True), window_each_side=3),
-        mlp=GluConfig(intermediate_size=24, activation="silu"),
-        attention_norm=RmsNormConfig(),
-    ),
-    "half of a head": ParallelConfig(
-        attention=AttentionConfig(num_heads=2, rotary=RotaryConfig(fraction=0.5), has_qkv_bias=True),
-        mlp=MlpConfig(intermediate_size=24, activation="quick_gelu"),
-    ),
-    "no positions, no window": PreNormConfig(
-        attention=AttentionConfig(num_heads=4, window_each_side=0), mlp=MlpConfig(intermediate_size=24)
-    ),
-}
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -61,15 +40,7 @@ def test_every_pooling_leaves_padding_out(tmp_path, pooling, side):
 
 @pytest.mark.parametrize("name", OTHER_PARTS)
 def test_other_parts_of_ours_have_a_twin_too(tmp_path, name):
-    block = OTHER_PARTS[name]
-    encoder = EncoderConfig(
-        vocab_size=420,
-        hidden_size=32,
-        blocks=(block, block),
-        embedding=EmbeddingConfig(positions=LearnedPositionsConfig(num_positions=50, offset=2)),
-        max_positions=48,
-    )
-    folder = write_tiny(tmp_path / "model", MlmHeadConfig(), encoder=encoder)
+    folder = write_tiny(tmp_path / "model", MlmHeadConfig(), encoder=encoder_of(OTHER_PARTS[name]))
     model = read_folder(folder, dtype=torch.float32)
     inputs = rows(LENGTHS)
     with torch.no_grad():

@@ -26,7 +26,7 @@ from modernbert.encoder.attention import Attention
 from modernbert.encoder.block import ParallelBlock, PostNormBlock, PreNormBlock
 from modernbert.encoder.embedding import Embedding, LearnedPositions
 from modernbert.encoder.rotary import Rotary
-from modernbert.errors import ConfigError, FolderError, ModernBertError
+from modernbert.errors import ConfigError, FolderError, ModernBertError, WeightsError
 from modernbert.files import folder_being_written
 from modernbert.heads.classify import ChoiceModel, SequenceClassifier
 from modernbert.heads.embed import EmbedHeadConfig, Pooler, TextEmbedder, TokenEmbedder
@@ -36,7 +36,7 @@ from modernbert.inference.engine import outside_training
 from modernbert.inference.padded import PaddedModel, Rows
 from modernbert.pretrained.folder import Pretrained, keep_other_files, write_companions
 from modernbert.pretrained.weights import OWNED_FILES
-from modernbert.progress import progress
+from modernbert.progress import Bar
 from modernbert.text.batch import PackedBatch
 
 if TYPE_CHECKING:
@@ -82,16 +82,22 @@ def export_onnx(model: Pretrained, target: Path) -> None:
             "sentence_embedding is right for texts without a prompt; pool last_hidden_state for the others",
             stacklevel=2,
         )
-    module = model.module
-    if any(each.dtype != torch.float32 or each.device.type != "cpu" for each in module.parameters()):
-        module = copy.deepcopy(module).cpu().float()
-    model = replace(model, module=module)
+    bar = Bar(label="export", total=3, unit=" steps")
+    try:
+        _export(_in_float32(model), target, bar)
+    finally:
+        bar.close()
+
+
+def _export(model: Pretrained, target: Path, bar: Bar) -> None:
     graph = PaddedModel(model).eval()
+    inputs = _example(model)
+    bar.advance(0, "looking")
     with torch.no_grad():
-        inputs = _example(model)
-        _check_padding(cast("Encoder", outside_training(module.model)), graph, inputs)
-        for _ in progress(range(1), label="trace", total=1, unit=" graph"):
-            program = _traced(graph, inputs)
+        _check_padding(cast("Encoder", outside_training(model.module.model)), graph, inputs)
+        bar.advance(1, "tracing")
+        program = _traced(graph, inputs)
+    bar.advance(1, "writing")
     try:
         with folder_being_written(target) as folder:
             _write_graph(program, folder)
@@ -101,6 +107,14 @@ def export_onnx(model: Pretrained, target: Path) -> None:
     except OSError as error:
         state = "It is as it was before" if target.exists() else "Nothing is left of it"
         raise FolderError(f"{target} could not be written: {error}. {state}") from error
+    bar.advance(1)
+
+
+def _in_float32(model: Pretrained) -> Pretrained:
+    """The model on the CPU in float32: itself, or a copy."""
+    if all(each.dtype == torch.float32 and each.device.type == "cpu" for each in model.module.parameters()):
+        return model
+    return replace(model, module=copy.deepcopy(model.module).cpu().float())
 
 
 def _require_packages() -> None:
@@ -160,6 +174,11 @@ def _check_padding(encoder: Encoder, graph: PaddedModel, inputs: Mapping[str, Te
     token_ids, is_real = inputs["input_ids"], inputs["attention_mask"]
     packed = encoder(PackedBatch.from_padded(token_ids, is_real, types), "sdpa")
     padded = graph.hidden(Rows.of(token_ids, is_real, types))[is_real.bool()]
+    if not packed.isfinite().all():
+        raise WeightsError(
+            "the model gives numbers that are not finite, so there is nothing to export; "
+            "`modernbert info MODEL --check` names the tensor"
+        )
     gap, size = float((packed - padded).abs().max()), float(packed.abs().max())
     if not gap <= _TOLERANCE * size:
         raise ConfigError(
@@ -189,10 +208,12 @@ def _traced(graph: PaddedModel, inputs: Mapping[str, Tensor]) -> Any:
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            cause = error.__cause__ or error
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # the first of several steps that failed
+                cause = cause.__cause__
             raise ConfigError(
-                f"the model cannot be traced into a graph: {cause}. A norm, an MLP or an activation of your "
-                "own must be made of operations of torch, without choices that depend on numbers"
+                f"the model cannot be traced into a graph: {str(cause).splitlines()[0]}. Norms, MLPs and "
+                "activations must be made of operations that ONNX has, without choices that depend on numbers"
             ) from error
 
 

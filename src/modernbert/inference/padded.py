@@ -130,6 +130,10 @@ def padded_twin(module: nn.Module, num_positions: int) -> nn.Module:
     """
     if isinstance(module, Attention):
         return PaddedAttention(module, num_positions)
+    if isinstance(module, nn.RReLU):  # what it is outside training; ONNX has no other
+        return nn.LeakyReLU((module.lower + module.upper) / 2)
+    if isinstance(module, nn.LogSigmoid):
+        return LogSigmoid()
     twin = copy.copy(module)
     twin.training = False
     twin._modules = {  # pyright: ignore[reportPrivateUsage]  # a module's parts have no other door
@@ -170,6 +174,14 @@ class PaddedAttention(nn.Module):
         mask = rows.once(self.window_each_side, lambda: _mask(rows, self.window_each_side))
         mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.Wo(mixed.transpose(1, 2).flatten(2))  # [B, H, N, K] -> [B, N, D]
+
+
+class LogSigmoid(nn.Module):
+    """log(sigmoid(x)); exporters write it as these two steps, which for x below -87 is minus infinity."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Element by element."""
+        return -nn.functional.softplus(-x)
 
 
 def pool_rows(x: Float[Tensor, "B N D"], rows: Rows, mode: str) -> Float[Tensor, "B D"]:
