@@ -94,7 +94,8 @@ def _export(model: Pretrained, target: Path, bar: Bar) -> None:
     inputs = _example(model)
     bar.advance(0, "looking")
     with torch.no_grad():
-        _check_padding(cast("Encoder", outside_training(model.module.model)), graph, inputs)
+        encoder = cast("Encoder", model.module.model)
+        _check_padding(cast("Encoder", outside_training(encoder)), graph, inputs)
         bar.advance(1, "tracing")
         program = _traced(graph, inputs)
     bar.advance(1, "writing")

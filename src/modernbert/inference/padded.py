@@ -59,8 +59,8 @@ class PaddedModel(nn.Module):
         """What the head gives for rows: of tokens [B, N, ...], of texts [B, ...]."""
         twin = self.twin
         if isinstance(twin, ChoiceModel):
-            inputs = (input_ids, attention_mask, token_type_ids)
-            rows = Rows.of(*(each if each is None else each.flatten(0, 1) for each in inputs))
+            types = None if token_type_ids is None else token_type_ids.flatten(0, 1)
+            rows = Rows.of(input_ids.flatten(0, 1), attention_mask.flatten(0, 1), types)
             scores = twin.scores(pool_rows(self.hidden(rows), rows, twin.pooling))  # [B * choices, 1]
             return {"logits": scores.view(input_ids.shape[:2])}
         rows = Rows.of(input_ids, attention_mask, token_type_ids)

@@ -174,7 +174,10 @@ def write_companions(folder: Path, model: Pretrained) -> None:
     """Write what describes a model into a folder that holds its weights in a form of another tool: its
     config.json, its tokenizer, and the settings and dense layers of Sentence Transformers.
     """
-    _write_companions(folder, model, *_to_write(model, "auto"))
+    try:
+        _write_companions(folder, model, *_to_write(model, "auto"))
+    except SafetensorError as error:
+        raise FolderError(f"{folder} could not be written: {error}") from error
 
 
 def _write_files(
