@@ -73,9 +73,15 @@ def rows(lengths: Sequence[int], *, side: str = "right", seed: int = 0) -> dict[
     }
 
 
+def names_of(model: Pretrained) -> list[str]:
+    """The third input is for models that tell two types of text apart."""
+    has_two_types = model.config.encoder.embedding.num_token_types == 2  # pyright: ignore
+    return ["input_ids", "attention_mask", *["token_type_ids"] * has_two_types]
+
+
 def inputs_of(model: Pretrained, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inputs that this model's graph has: [B, N], or [B, 2, N] for one that chooses."""
-    names = list(inputs)[: 3 if model.config.encoder.embedding.num_token_types == 2 else 2]  # pyright: ignore
+    names = names_of(model)
     is_choice = isinstance(model.config.head, ChoiceHeadConfig)
     return {name: inputs[name].unflatten(0, (-1, 2)) if is_choice else inputs[name] for name in names}
 
@@ -83,7 +89,7 @@ def inputs_of(model: Pretrained, inputs: Mapping[str, Tensor]) -> dict[str, Tens
 @torch.no_grad()
 def expected(model: Pretrained, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What our own modules give for the same tokens in a pack: [T, ...] for tokens, [S, ...] for texts."""
-    batch = PackedBatch.from_padded(*inputs.values())
+    batch = PackedBatch.from_padded(*(inputs[name] for name in names_of(model)))
     module, head = model.module.eval(), model.config.head
     scores, hidden = module(batch, "sdpa"), module.model(batch, "sdpa")
     if isinstance(head, SpanHeadConfig):
