@@ -17,6 +17,7 @@ import click
 from modernbert import __version__
 from modernbert.cli.ask import answer, classify, fill_mask, rerank, tag
 from modernbert.cli.corpus import shard, tokenizer
+from modernbert.cli.export import export
 from modernbert.cli.finetune import distill, finetune
 from modernbert.cli.finetune_tokens import answer as finetune_answer
 from modernbert.cli.finetune_tokens import tag as finetune_tag
@@ -119,7 +120,7 @@ def verbs(ctx: click.Context, debug: bool) -> None:
 
 VERBS = (
     *(fill_mask, embed, similarity, rerank, classify, tag, answer, info, convert),
-    *(tokenizer, shard, pretrain, runs, finetune, distill, average, tile, resize, quantize),
+    *(tokenizer, shard, pretrain, runs, finetune, distill, average, tile, resize, quantize, export),
 )
 for verb in VERBS:
     verbs.add_command(verb)

@@ -85,6 +85,10 @@ class SequenceClassifier(nn.Module):
     def forward(self, batch: PackedBatch, backend: str = "auto") -> Float[Tensor, "S C"]:
         """A score for each sequence and label, before softmax or sigmoid."""
         pooled = pool(self.model(batch, backend), batch.cu_seqlens, self.pooling)  # [S, D]
+        return self.scores(pooled)
+
+    def scores(self, pooled: Float[Tensor, "S D"]) -> Float[Tensor, "S C"]:
+        """The scores of sequences that are pooled already."""
         return self.classifier(self.drop(self.head(pooled)))
 
 

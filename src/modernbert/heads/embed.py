@@ -6,6 +6,7 @@ last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -120,8 +121,11 @@ class TextEmbedder(nn.Module):
         `num_before` as in `pool`: tokens of each sequence that were seen, but are not among `hidden`.
         """
         hidden = hidden.float()
-        pooled = torch.cat([pool(hidden, cu_seqlens, mode, num_before) for mode in self.poolings], dim=-1)
-        return _finish(self.dense, pooled, self.is_normalized)
+        return self.finish([pool(hidden, cu_seqlens, mode, num_before) for mode in self.poolings])
+
+    def finish(self, pooled: Sequence[Float[Tensor, "S D"]]) -> Float[Tensor, "S E"]:
+        """What follows the poolings, in their order: side by side, dense layers, length 1."""
+        return _finish(self.dense, torch.cat(list(pooled), dim=-1), self.is_normalized)
 
 
 class TokenEmbedder(nn.Module):
@@ -136,7 +140,11 @@ class TokenEmbedder(nn.Module):
 
     def forward(self, batch: PackedBatch, backend: str = "auto") -> Float[Tensor, "T E"]:
         """One vector for each token, in fp32."""
-        return _finish(self.dense, self.model(batch, backend).float(), self.is_normalized)
+        return self.finish(self.model(batch, backend))
+
+    def finish(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... E"]:
+        """What follows the encoder."""
+        return _finish(self.dense, hidden.float(), self.is_normalized)
 
 
 class Pooler(nn.Module):

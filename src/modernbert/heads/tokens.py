@@ -70,4 +70,8 @@ class TokenClassifier(nn.Module):
 
     def forward(self, batch: PackedBatch, backend: str = "auto") -> Float[Tensor, "T C"]:
         """A score for each token and label, before softmax."""
-        return self.classifier(self.drop(self.head(self.model(batch, backend))))
+        return self.scores(self.model(batch, backend))
+
+    def scores(self, hidden: Float[Tensor, "... D"]) -> Float[Tensor, "... C"]:
+        """The scores from hidden states."""
+        return self.classifier(self.drop(self.head(hidden)))

@@ -354,6 +354,17 @@ class Model:
         layout = "int8" if self.encoder.native.is_int8 else "auto"
         write_folder(Path(folder), self.pretrained, layout=layout)
 
+    def export(self, folder: str | Path) -> None:
+        """Write an ONNX graph with the tokenizer beside it, for ONNX Runtime, OpenVINO and others.
+
+        It takes padded rows and is in float32, whatever the model computes in: load with dtype="float32" to
+        keep every bit of such a folder. Raises as `save` does, ConfigError for parts of your own that only
+        packs can serve, and ModernBertError without the extra `export`.
+        """
+        from modernbert.inference.export import export_onnx  # the one use of a package that may be missing
+
+        export_onnx(self.pretrained, Path(folder))
+
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {describe(self.config.head)}, {self.dtype}, {self.device})"
 

@@ -154,7 +154,7 @@ def write_folder(
         with folder_being_written(target) as folder:
             _write_files(folder, model, config, tensors)
             if target.exists():
-                _keep_other_files(target, folder)
+                keep_other_files(target, folder)
     except (OSError, SafetensorError) as error:
         raise FolderError(
             f"{target} could not be written: {error}. "
@@ -170,15 +170,31 @@ def _hint(target: Path, error: Exception) -> str:
     return f"A save needs room for a second copy in {target.absolute().parent}, and the right to write there"
 
 
+def write_companions(folder: Path, model: Pretrained) -> None:
+    """Write what describes a model into a folder that holds its weights in a form of another tool: its
+    config.json, its tokenizer, and the settings and dense layers of Sentence Transformers.
+    """
+    try:
+        _write_companions(folder, model, *_to_write(model, "auto"))
+    except SafetensorError as error:
+        raise FolderError(f"{folder} could not be written: {error}") from error
+
+
 def _write_files(
     folder: Path, model: Pretrained, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
+    is_own = config["model_type"] == OWN_MODEL_TYPE
+    # Sentence Transformers keeps each dense layer in a folder of its own
+    in_modules = {name for name in tensors if name.startswith("dense.") and not is_own}
+    write_weights(folder, {name: tensor for name, tensor in tensors.items() if name not in in_modules})
+    _write_companions(folder, model, config, tensors)
+
+
+def _write_companions(
+    folder: Path, model: Pretrained, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    if config["model_type"] == OWN_MODEL_TYPE:
-        write_weights(folder, tensors)
-    else:  # Sentence Transformers keeps each dense layer in a folder of its own
-        in_modules = {name for name in tensors if name.startswith("dense.")}
-        write_weights(folder, {name: tensor for name, tensor in tensors.items() if name not in in_modules})
+    if config["model_type"] != OWN_MODEL_TYPE:
         size = model.config.encoder.hidden_size
         sentence.write_modules(folder, model.config.head, tensors, model.settings, size)
     if model.tokenizer is not None:
@@ -344,7 +360,7 @@ def _is_someone_elses(target: Path) -> bool:
     return not (target / CONFIG_FILE).exists() and any(target.iterdir())
 
 
-def _keep_other_files(old: Path, new: Path) -> None:
+def keep_other_files(old: Path, new: Path) -> None:
     """Take over what is not part of a model, so that saving over a folder loses no reports."""
     for path in old.iterdir():
         is_model_file = OWNED_FILES.fullmatch(path.name) or _is_layout_file(path.name) or _is_stale(path.name)
