@@ -10,6 +10,7 @@ what there is: an endless source that pauses does not keep back what it has give
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -116,6 +117,8 @@ class _Ahead(Generic[Item, Reading]):
 
     def run(self) -> None:
         """The thread's life."""
+        # A process that ends closes stdin, unless somebody holds it, and aborts where a thread waits for it.
+        _held = sys.stdin
         error: BaseException | None = None
         try:
             self._gather()
