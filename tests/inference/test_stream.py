@@ -1,4 +1,4 @@
-"""Streams: any number of texts, each with the result that it has in a list, as they come and in little memory."""
+"""Streams: any number of texts, each with the result that it has in a list, in little memory."""
 
 import itertools
 import os

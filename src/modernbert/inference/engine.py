@@ -26,7 +26,7 @@ from modernbert.inference.windows import (
     fits_first_window,
     read_ahead,
 )
-from modernbert.kernels.hardware import num_threads
+from modernbert.kernels.hardware import num_threads, settle_threads
 from modernbert.progress import Pace
 from modernbert.text.batch import PackedBatch
 from modernbert.text.packing import pack_by_budget
@@ -208,6 +208,8 @@ class Engine:
         *,
         num_texts: int,
     ) -> list[Row]:
+        if self.device.type == "cpu":
+            settle_threads()
         rows: dict[int, Row] = {}
         for pack in pack_by_budget([len(sequence.token_ids) for sequence in sequences], self.budget_tokens):
             members = [sequences[index] for index in pack]
