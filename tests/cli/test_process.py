@@ -76,7 +76,10 @@ def test_a_closed_pipe_is_quiet(folders, tmp_path):
 @pytest.fixture
 def streaming(folders):
     """A verb that waits for more lines after the first."""
-    call = [sys.executable, "-m", "modernbert", "embed", "--json", "-", "--model", folders["embed"]]
+    # a shell's background jobs ignore Ctrl-C, and so do the processes that they start
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from modernbert.cli import main; main()"
+    call = [sys.executable, "-c", code, "embed", "--json", "-", "--model", folders["embed"]]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(call, **pipes) as process:
         yield process

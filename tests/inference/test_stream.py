@@ -277,7 +277,8 @@ def wait_for(child):
 
 
 INTERRUPTED = """
-import itertools, sys, modernbert
+import itertools, signal, sys, modernbert
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
 model = modernbert.load(sys.argv[1], dtype="float32")
 endless = itertools.chain(["a"], iter(input, "")) if sys.argv[2] == "waits" else itertools.repeat("bread")
 try:

@@ -259,8 +259,8 @@ def _build_empty(config: ModelConfig) -> nn.Module:
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """No random numbers for tensors without storage: torch would import its compiler for that, which takes two
-    seconds.
+    """No random numbers for tensors without storage: torch would import its compiler for that, which takes
+    two seconds.
     """
 
     def __torch_function__(
