@@ -41,6 +41,13 @@ PAGES = (
         members=("load", "new", "Model"),
     ),
     Page(
+        name="streams",
+        title="Streams",
+        about="What `Model.stream` gives: the methods of a model for texts in any number.",
+        module="modernbert.inference.stream",
+        members=("Stream",),
+    ),
+    Page(
         name="results",
         title="Results",
         about="What the methods of `Model` give back: frozen values with plain fields.",

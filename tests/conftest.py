@@ -8,6 +8,8 @@ import torch
 
 # Models in tests are tiny: a second thread only waits for the first, and for the other jobs of the machine.
 torch.set_num_threads(1)
+# Nothing is written into the cache of whoever runs the tests; those of packed files name their own folder.
+os.environ["MODERNBERT_PACKED"] = ""
 
 
 @pytest.fixture(scope="session")

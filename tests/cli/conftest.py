@@ -142,10 +142,10 @@ def json_lines(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def assert_fails(result: Result, *parts: str, code: int = 1) -> None:
-    """No data, no traceback, and a message that holds the parts."""
+def assert_fails(result: Result, *parts: str, code: int = 1, num_lines_done: int = 0) -> None:
+    """No data but for what was done before, no traceback, and a message that holds the parts."""
     assert result.exit_code == code, result.output
-    assert result.stdout == ""
+    assert len(result.stdout.splitlines()) == num_lines_done
     assert "Traceback" not in result.stderr
     message: Sequence[str] = [part for part in parts if part not in result.stderr]
     assert not message, f"{message} not in: {result.stderr}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modernbert import bundled
-from modernbert.cli import ask, inputs, models, verbs
+from modernbert.cli import ask, models, verbs
 from modernbert.cli.output import in_options
 from modernbert.errors import InputError
 from tests.cli.conftest import assert_fails
@@ -94,12 +94,11 @@ def test_a_warning_is_one_line_on_stderr(run):
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("verb", "kind"), [("embed", "embed"), ("classify", "classify")])
-def test_a_run_of_many_batches_tells_once_how_many_texts_were_cut(run, monkeypatch, verb, kind):
-    monkeypatch.setattr(inputs, "TEXTS_AT_ONCE", 4)
-    lines = "\n".join([" ".join(["rain"] * 100)] * 9 + ["wet"] * 4)
+def test_a_run_of_many_windows_tells_once_how_many_texts_were_cut(run, verb, kind):
+    lines = "\n".join([" ".join(["rain"] * 100)] * 90 + ["wet"] * 40)
     result = run(verb, "--overflow", "truncate", "--json", kind=kind, input=lines)
-    assert len(result.stdout.splitlines()) == 13
-    said = f"modernbert: warning: texts cut to 64 tokens: 9; {9 * 38} tokens were left out\n"
+    assert len(result.stdout.splitlines()) == 130
+    said = f"modernbert: warning: texts cut to 64 tokens: 90; {90 * 38} tokens were left out\n"
     assert result.stderr == said
 
 

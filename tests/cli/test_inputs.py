@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from modernbert.cli import inputs
 from tests.cli.conftest import assert_fails, json_lines
 
 
@@ -27,9 +26,8 @@ def test_texts_come_from_arguments_files_and_stdin(run, tmp_path):
     ]
 
 
-def test_many_texts_go_through_in_groups_and_in_order(run, monkeypatch):
-    monkeypatch.setattr(inputs, "TEXTS_AT_ONCE", 2)
-    lines = ["rain", "the cat", "a dog", "wet", "london"]
+def test_many_texts_go_through_in_order(run):
+    lines = ["rain", "the cat", "a dog", "wet", "london"] * 60
     assert texts(run("embed", "--json", kind="embed", input="\n".join(lines))) == lines
 
 
@@ -60,7 +58,8 @@ def test_json_lines_are_read_by_field(run, tmp_path):
 def test_a_wrong_json_line_is_named(run, tmp_path, line, parts):
     file = tmp_path / "rows.jsonl"
     file.write_text('{"text": "a"}\n' + line + "\n")
-    assert_fails(run("embed", "--file", str(file), kind="embed"), *parts)
+    result = run("embed", "--file", str(file), "--json", kind="embed")
+    assert_fails(result, *parts, num_lines_done=1)  # what was done is kept
 
 
 def test_blank_lines_are_skipped_with_a_note(run):
@@ -76,10 +75,11 @@ def test_a_byte_order_mark_is_no_text(run):
 def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(run, tmp_path):
     content = b"rain\ncaf" + b"\xe9\n"
     parts = ("line 2: byte 4", "0xe9", "not UTF-8", "iconv")
-    assert_fails(run("embed", kind="embed", input=content), "stdin", *parts)
+    assert_fails(run("embed", "--json", kind="embed", input=content), "stdin", *parts, num_lines_done=1)
     file = tmp_path / "latin1.txt"
     file.write_bytes(content)
-    assert_fails(run("embed", "--file", str(file), kind="embed"), str(file), *parts)
+    result = run("embed", "--file", str(file), "--json", kind="embed")
+    assert_fails(result, str(file), *parts, num_lines_done=1)
     assert_fails(run("answer", "who", "--context-file", str(file), kind="span"), str(file), *parts)
 
 

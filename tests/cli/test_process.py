@@ -1,7 +1,9 @@
 """The command as a process of its own: what it imports, terminals, pipes."""
 
+import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 
@@ -69,3 +71,35 @@ def test_a_closed_pipe_is_quiet(folders, tmp_path):
         assert process.stdout.readline().startswith(b'{"text": "rain"')
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+@pytest.fixture
+def streaming(folders):
+    """A verb that waits for more lines after the first."""
+    # a shell's background jobs ignore Ctrl-C, and so do the processes that they start
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from modernbert.cli import main; main()"
+    call = [sys.executable, "-c", code, "embed", "--json", "-", "--model", folders["embed"]]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(call, **pipes) as process:
+        yield process
+        process.kill()
+
+
+def test_a_line_is_answered_before_the_next_one_comes(streaming):
+    for line in (b"rain\n", b"the cat\n"):
+        streaming.stdin.write(line)
+        streaming.stdin.flush()
+        assert json.loads(streaming.stdout.readline())["text"] == line.decode().strip()
+    streaming.stdin.close()
+    assert streaming.wait(60) == 0
+    assert streaming.stderr.read() == b""
+
+
+def test_ctrl_c_ends_a_verb_that_waits_for_lines(streaming):
+    streaming.stdin.write(b"rain\n")
+    streaming.stdin.flush()
+    assert json.loads(streaming.stdout.readline())["text"] == "rain"
+    streaming.send_signal(signal.SIGINT)
+    assert streaming.wait(60) == 130
+    assert streaming.stderr.read() == b""

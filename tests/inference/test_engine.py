@@ -9,7 +9,8 @@ import torch
 
 import modernbert
 from modernbert.errors import WeightsError
-from modernbert.inference.engine import Engine, SequenceIds, outside_training
+from modernbert.inference.engine import Engine, SequenceIds
+from modernbert.inference.outside_training import outside_training
 from tests.inference.tiny import BERT_HEADS, HEADS, byte_level, tiny_modernbert, write_tiny
 
 # fp32 sums in another order, on numbers of size 1.

@@ -9,7 +9,7 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers
 
 from modernbert.errors import InputError, TaskError, TooLongError
-from modernbert.inference.filling import fill_texts
+from modernbert.inference.filling import read_to_fill
 from modernbert.text.batch import PackedBatch
 from modernbert.text.tokenizer import Tokenizer
 from tests.inference.tiny import byte_level, word_piece
@@ -27,7 +27,8 @@ def filled(tokenizer, text, raw_tokens: Sequence[str | int]):
         scores = torch.arange(len(ids), 0, -1) / 10
         return [(scores.expand(n, -1), torch.tensor(ids).expand(n, -1)) for n in num_masks]
 
-    return fill_texts([text], tokenizer=tokenizer, limit=48, score_masks=score_masks)[0]
+    reading = read_to_fill([text], tokenizer=tokenizer, limit=48)
+    return reading.finish(score_masks(reading.sequences))[0]
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +131,7 @@ def test_a_text_without_a_mask_says_so(model_of):
 def test_a_tokenizer_without_a_mask_token_says_so():
     raw = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     with pytest.raises(TaskError, match="no mask token"):
-        fill_texts(
-            ["a"],
-            tokenizer=Tokenizer({"tokenizer.json": raw.to_str().encode()}),
-            limit=8,
-            score_masks=lambda sequences: [],
-        )
+        read_to_fill(["a"], tokenizer=Tokenizer({"tokenizer.json": raw.to_str().encode()}), limit=8)
 
 
 def test_a_text_that_does_not_fit_is_refused(model_of):

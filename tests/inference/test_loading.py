@@ -1,5 +1,7 @@
 """From a folder to a model and back: what it can do, where it computes, and that nothing is lost."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -250,3 +252,13 @@ def test_a_new_model_whose_tokenizer_is_too_large_for_it_is_refused():
     small = replace(tiny_modernbert(10), pad_token_id=None)
     with pytest.raises(FolderError, match="the embedding of the model only 10"):
         modernbert.new(modernbert.ModelConfig(encoder=small), tokenizer=byte_level())
+
+
+def test_loading_and_asking_import_no_compiler(folder_of):
+    code = (
+        "import sys, modernbert\n"
+        "modernbert.load(sys.argv[1], dtype='float32').embed(['a text'])\n"
+        "print([name for name in ('torch._dynamo', 'sympy', 'matplotlib') if name in sys.modules])"
+    )
+    call = [sys.executable, "-c", code, str(folder_of("embed"))]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "[]\n"

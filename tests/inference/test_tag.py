@@ -7,7 +7,7 @@ import modernbert
 from modernbert.errors import InputError
 from modernbert.heads.tokens import TagHeadConfig
 from modernbert.inference.entities import TaggedWord, merge_entities
-from modernbert.inference.tagging import tag_texts
+from modernbert.inference.tagging import read_to_tag
 from modernbert.text.batch import PackedBatch
 from tests.inference.tiny import TAGS, byte_level, near_sighted, word_piece, write_tiny
 
@@ -78,7 +78,8 @@ def planted(tokenizer, text, entities, limit=48):
             scored.append(np.vstack([rows[:1] * 0, rows[start : start + len(body)], rows[:1] * 0]))
         return scored
 
-    return tag_texts([text], tokenizer=tokenizer, labels=TAGS, limit=limit, score_tokens=score_tokens)[0]
+    reading = read_to_tag([text], tokenizer=tokenizer, labels=TAGS, limit=limit)
+    return reading.finish(score_tokens(reading.sequences))[0]
 
 
 @pytest.mark.parametrize("tokenizer", [byte_level(), word_piece()], ids=["bytes", "pieces"])

@@ -1,6 +1,7 @@
 """Run by test_native_library under the sanitisers: all parts and precisions on a folder's library."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ def main() -> None:
     for num_threads in (1, 2):
         torch.set_num_threads(num_threads)
         for is_int8 in (False, True):
+            keep_and_map(is_int8)
             for seed in range(12):
                 encoder = built(random_config(seed), seed)
                 encoder.native.is_int8 = is_int8
@@ -26,6 +28,27 @@ def main() -> None:
                 hidden(encoder, random_batch([length]))
             hidden(encoder, random_batch(list(range(1, 70))))
             hidden(encoder, random_batch([1000, 161, 96]))
+
+
+def keep_and_map(is_int8: bool) -> None:
+    """Plans on files of packed weights, whole and cut at every kind of block."""
+    from modernbert.encoder.native import Plan, Watched
+    from tests.encoder.native_models import built, random_batch, random_config
+
+    encoder = built(random_config(3), 3)
+    library = native_library.library()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder) / "packed-a"
+        for _ in range(2):
+            plan = Plan(library, encoder, Watched(encoder), is_int8, path)
+            assert plan.num_bytes == 0
+            plan.forward(random_batch([40, 1, 100], 3))
+        content = path.read_bytes()
+        for num_bytes in range(64, len(content), len(content) // 50 // 64 * 64):
+            path.unlink()
+            path.write_bytes(content[:num_bytes])
+            assert Plan(library, encoder, Watched(encoder), is_int8, path).num_bytes == 0
+            assert path.read_bytes() == content
 
 
 if __name__ == "__main__":

@@ -117,8 +117,9 @@ def test_a_file_of_another_version_is_left_alone_with_one_warning(own_folder, mo
         built = Path(native_library.__file__).parent / f"native_{name}.so"
         if built.exists():
             shutil.copy(built, own_folder)
+    found = f"version {native_library.VERSION}, this package needs 99"
     monkeypatch.setattr(native_library, "VERSION", 99)
-    with pytest.warns(UserWarning, match=r"version 1, this package needs 99; `make native` builds it anew"):
+    with pytest.warns(UserWarning, match=f"{found}; `make native` builds it anew"):
         assert native_library.library() is None
     assert native_library.library() is None  # without another word
 

@@ -12,7 +12,6 @@ import click
 from modernbert.cli.inputs import (
     STDIN,
     LineFormat,
-    batches,
     field_option,
     file_option,
     read_texts,
@@ -49,12 +48,11 @@ def fill_mask(choice: ModelChoice, texts: Iterator[str], top_k: int, as_json: bo
     modernbert fill-mask "He walked to the [MASK]." --model answerdotai/ModernBERT-base
     """
     model = load_for("fill_masks", choice)
-    for batch in batches(texts):
-        for text, fills in zip(batch, model.fill_masks(batch, top_k=top_k), strict=True):
-            if as_json:
-                print_json({"text": text, "fills": [asdict(fill) for fill in fills]})
-            else:
-                _print_fills(text, fills)
+    for text, fills in model.stream(texts).fill_masks(top_k=top_k):
+        if as_json:
+            print_json({"text": text, "fills": [asdict(fill) for fill in fills]})
+        else:
+            _print_fills(text, fills)
 
 
 @click.command()
@@ -141,10 +139,9 @@ def classify(
     if texts or file is not None or not pairs:
         found = itertools.chain(found, read_texts(texts, file, form))
     model = load_for("classify", choice)
-    for batch in batches(found):
-        results = model.classify(batch, prompt=prompt, overflow=overflow, max_length=max_length)
-        for text, result in zip(batch, results, strict=True):
-            _print_labels(text, result, top_k, as_json)
+    results = model.stream(found).classify(prompt=prompt, overflow=overflow, max_length=max_length)
+    for text, result in results:
+        _print_labels(text, result, top_k, as_json)
 
 
 @click.command()
@@ -164,17 +161,16 @@ def tag(
     modernbert tag "Ada Lovelace lived in London." --model FOLDER
     """
     model = load_for("tag", choice)
-    for batch in batches(texts):
-        results = model.tag([text.split() for text in batch] if words else batch, max_length=max_length)
-        for text, entities in zip(batch, results, strict=True):
-            if as_json:
-                shown = " ".join(text.split()) if words else text  # what start and end count in
-                print_json({"text": shown, "entities": [asdict(entity) for entity in entities]})
-                continue
-            print_heading(text)
-            print_table([e.label, number(e.score), f"{e.start}-{e.end}", e.text] for e in entities)
-            if not entities:
-                click.echo("  no entities")
+    stream = model.stream(texts, text=str.split) if words else model.stream(texts)
+    for text, entities in stream.tag(max_length=max_length):
+        if as_json:
+            shown = " ".join(text.split()) if words else text  # what start and end count in
+            print_json({"text": shown, "entities": [asdict(entity) for entity in entities]})
+            continue
+        print_heading(text)
+        print_table([e.label, number(e.score), f"{e.start}-{e.end}", e.text] for e in entities)
+        if not entities:
+            click.echo("  no entities")
 
 
 @click.command()

@@ -16,20 +16,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import click
 
 from modernbert.cli.output import note
 from modernbert.errors import InputError
 
-Item = TypeVar("Item")
 Command = Callable[..., None]
 
 STDIN = "-"
 _BYTE_ORDER_MARK = "\ufeff"
-# Texts that go through the model together: enough for full packs, few enough that results flow.
-TEXTS_AT_ONCE = 1024
 _OTHER_KINDS = (".csv", ".tsv", ".json", ".parquet", ".pdf", ".docx", ".gz", ".zip")
 
 
@@ -80,6 +77,7 @@ def read_texts(arguments: Iterable[str], file: str | None, form: LineFormat) -> 
     With neither, stdin is read, unless a person sits before it: that call is wrong, and says what it needs.
     """
     arguments = list(arguments)
+    _check_arguments(arguments, form)
     if not arguments and file is None:
         require_piped("no texts: pass them as arguments, with --file, or pipe them in")
         file = STDIN
@@ -124,28 +122,25 @@ def require_piped(otherwise: str) -> None:
         raise click.UsageError(otherwise)
 
 
-def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Lists of at most TEXTS_AT_ONCE items."""
-    items = iter(items)
-    while batch := list(itertools.islice(items, TEXTS_AT_ONCE)):
-        yield batch
-
-
 def _argument_texts(arguments: Iterable[str], form: LineFormat) -> Iterator[Any]:
-    for place, text in enumerate(arguments, start=1):
+    for text in arguments:
         if text == STDIN:
             yield from read_lines(STDIN, form)
-        elif form.is_of_pairs:
-            raise InputError(f"texts and pairs go apart; found the single text {text!r} beside pairs")
-        elif not text.strip():
-            raise InputError(
-                f"text {place} is empty: {text!r}; is it a variable of the shell that is not set?"
-            )
         else:
             yield text
 
 
-def _at_least_one(items: Iterator[Item], source: str) -> Iterator[Item]:
+def _check_arguments(arguments: Iterable[str], form: LineFormat) -> None:
+    for place, text in enumerate(arguments, start=1):
+        if text != STDIN and form.is_of_pairs:
+            raise InputError(f"texts and pairs go apart; found the single text {text!r} beside pairs")
+        if not text.strip():
+            raise InputError(
+                f"text {place} is empty: {text!r}; is it a variable of the shell that is not set?"
+            )
+
+
+def _at_least_one(items: Iterator[Any], source: str) -> Iterator[Any]:
     """The same items; looked at before a model is loaded, so that a wrong input is known at once."""
     first = next(items, None)
     if first is None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from modernbert.cli.inputs import (
     LineFormat,
-    batches,
     field_option,
     file_option,
     read_lines,
@@ -78,18 +77,14 @@ def embed(
         raise click.UsageError("--out and --json: choose one")
     require_place(out)
     model = load_for("embed", choice)
-    written: list[Float[np.ndarray, "N E"]] = []
-    for batch in batches(texts):
-        vectors = model.embed(
-            batch, prompt=prompt, dimensions=dimensions, overflow=overflow, max_length=max_length
-        )
-        if out is not None:
-            written.append(vectors)
-            continue
-        for text, vector in zip(batch, vectors.tolist(), strict=True):
-            _print_vector(text, vector, as_json)
+    found = model.stream(texts).embed(
+        prompt=prompt, dimensions=dimensions, overflow=overflow, max_length=max_length
+    )
     if out is not None:
-        _write_array(out, written)
+        _write_array(out, (vector for _, vector in found))
+        return
+    for text, vector in found:
+        _print_vector(text, vector.tolist(), as_json)
 
 
 @click.command()
@@ -177,12 +172,27 @@ def _require_ending(path: Path | None, ending: str) -> None:
         raise click.UsageError(f"a file named *{ending} is written here, found {str(path)!r}")
 
 
-def _write_array(path: Path, parts: list[Float[np.ndarray, "N E"]]) -> None:
-    import numpy as np
-
+def _write_array(path: Path, vectors: Iterable[Float[np.ndarray, "E"]]) -> None:
+    """One array in a file, vector by vector: however many there are, few are in memory."""
     from modernbert.files import file_being_written
 
-    vectors = np.concatenate(parts)
+    num, size = 0, 0
     with file_being_written(path) as temporary, temporary.open("wb") as file:
-        np.save(file, vectors)
-    note(f"{path}: {vectors.shape[0]} vectors of {vectors.shape[1]} numbers, {vectors.dtype}")
+        for vector in vectors:
+            if num == 0:
+                size = len(vector)
+                _write_header(file, (0, size))
+            file.write(vector.tobytes())
+            num += 1
+        _write_header(file, (num, size))
+    note(f"{path}: {num} vectors of {size} numbers, float32")
+
+
+def _write_header(file: IO[bytes], shape: tuple[int, int]) -> None:
+    """NumPy leaves room for the first number of a shape to grow, so that headers are equally long."""
+    import numpy as np
+    from numpy.lib import format as npy
+
+    file.seek(0)
+    descr = npy.dtype_to_descr(np.dtype(np.float32))
+    npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})

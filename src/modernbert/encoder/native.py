@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,16 +23,20 @@ from modernbert.encoder.attention import Attention
 from modernbert.encoder.block import ParallelBlock, PostNormBlock, PreNormBlock
 from modernbert.encoder.embedding import Embedding, LearnedPositions
 from modernbert.encoder.mlp import Glu, Mlp
+from modernbert.encoder.packed_file import FEWEST_BYTES, keep, mapped
 from modernbert.encoder.rotary import Rotary, angles, num_angles
 from modernbert.errors import BackendError, InputError
 from modernbert.kernels import native_library as native
 from modernbert.kernels.hardware import num_threads
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jaxtyping import Float
     from torch import Tensor
 
     from modernbert.encoder.encoder import Encoder
+    from modernbert.encoder.packed_file import PackedFile
     from modernbert.text.batch import PackedBatch
 
 BLOCKS = {PreNormBlock: native.PRE_NORM, PostNormBlock: native.POST_NORM, ParallelBlock: native.PARALLEL}
@@ -92,6 +96,23 @@ class NativeEncoder:
         if self._original is None and watched.drops_out:
             return ["serves inference alone, and a part of this encoder is in training mode, with dropout"]
         return plan
+
+    def prepare(self, encoder: Encoder, packed: PackedFile | None) -> None:
+        """Make the plan now if "auto" takes it, from the packed file, which is written if it is not there.
+
+        For weights as they have just been read: what somebody has changed since must not be kept for others.
+        """
+        library = native.library()
+        if packed is None or library is None or not self.is_on:
+            return
+        watched = Watched(encoder)
+        if watched.num_packed_bytes(self.is_int8) < FEWEST_BYTES:
+            return
+        if unsupported(encoder, int(library.modernbert_lanes())):
+            return
+        path = packed.path(encoder.config, is_int8=self.is_int8)
+        with self._cache.lock:
+            self._cache.plan = Plan(library, encoder, watched, self.is_int8, path)
 
     def drop(self) -> None:
         """Give the packed weights back; the next call makes them anew."""
@@ -159,6 +180,11 @@ class Watched:
             )
         )
 
+    def num_packed_bytes(self, is_int8: bool) -> int:
+        """About how many bytes the layers' matrices are when packed."""
+        layers = cast("Encoder", self._encoder).layers.parameters()
+        return sum(each.numel() for each in layers if each.dim() == 2) * (1 if is_int8 else 4)
+
     @property
     def drops_out(self) -> bool:
         """Whether a part would drop some of its numbers."""
@@ -176,9 +202,16 @@ def _state(tensor: Tensor) -> tuple[int, int]:
 
 
 class Plan:
-    """An encoder's packed weights."""
+    """An encoder's packed weights: those in the file at `path`, or packed here and written there."""
 
-    def __init__(self, library: ctypes.CDLL, encoder: Encoder, watched: Watched, is_int8: bool) -> None:
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        encoder: Encoder,
+        watched: Watched,
+        is_int8: bool,
+        path: Path | None = None,
+    ) -> None:
         self._library = library
         self.watched = watched
         self._is_int8 = is_int8
@@ -205,13 +238,37 @@ class Plan:
             final_norm=_norm(encoder.final_norm),
             layers=layers,
         )
-        self._plan = library.modernbert_plan_new(ctypes.byref(spec))
+        self._kept = None if path is None else mapped(path)
+        self._plan = self._mapped_plan(spec)
         if not self._plan:
-            raise BackendError("there is no memory for the packed weights; pass backend='sdpa'")
+            self._plan = library.modernbert_plan_new(ctypes.byref(spec))
+            if not self._plan:
+                raise BackendError("there is no memory for the packed weights; pass backend='sdpa'")
+            if path is not None and keep(path, self._blocks()):
+                self._take_mapped(spec, path)
 
     def __del__(self) -> None:
         if getattr(self, "_plan", None):
             self._library.modernbert_plan_free(self._plan)
+
+    def _mapped_plan(self, spec: native.ModelSpec) -> int | None:
+        """A plan on the mapped file; None where there is none, or it holds other weights."""
+        if self._kept is None:
+            return None
+        return self._library.modernbert_plan_map(ctypes.byref(spec), self._kept.address, self._kept.num_bytes)
+
+    def _take_mapped(self, spec: native.ModelSpec, path: Path) -> None:
+        """Change over to the file that was written from this plan, and give its own memory back."""
+        self._kept = mapped(path)
+        if plan := self._mapped_plan(spec):
+            self._library.modernbert_plan_free(self._plan)
+            self._plan = plan
+
+    def _blocks(self) -> Sequence[native.Block]:
+        num = self._library.modernbert_plan_blocks(self._plan, None, 0)
+        blocks = (native.Block * num)()
+        self._library.modernbert_plan_blocks(self._plan, blocks, num)
+        return list(blocks)
 
     def is_current(self, encoder: Encoder, is_int8: bool) -> bool:
         """Whether the encoder is still what was packed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ import torch
 from modernbert.encoder.activation import build_activation
 from modernbert.errors import InputError
 from modernbert.heads.classify import ClassifyHeadConfig
-from modernbert.inference.engine import SequenceIds
+from modernbert.inference.engine import Reading
 from modernbert.inference.inputs import Text
 from modernbert.inference.long_texts import Join, Overflow, pair_pieces, text_pieces
 from modernbert.inference.results import Choice, Classification, Ranked
@@ -21,31 +21,39 @@ from modernbert.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-# From sequences to one row of logits [C] for each of them.
-RowScorer = Callable[[list[SequenceIds]], list[np.ndarray]]
+Score = TypeVar("Score")
 
 
-def score_texts(
+def read_to_score(
     texts: Sequence[Text],
     *,
-    prompt: str,
+    first: int = 0,
+    prompt: str = "",
     tokenizer: Tokenizer,
     limit: int,
     overflow: Overflow,
-    score_rows: RowScorer,
     join: Join,
-) -> list[Float[np.ndarray, "C"]]:
-    """The logits of each text, or of each pair; `join` makes one row of the windows of a text."""
+    meaning: Callable[[Float[np.ndarray, "C"]], Score],
+) -> Reading[np.ndarray, Score]:
+    """Texts, or pairs, to what the logits of each mean; `join` makes one row of the windows of a text.
+
+    `first` texts came before these.
+    """
     pairs = [(prompt + text[0], text[1]) for text in texts if not isinstance(text, str)]
     singles = [text for text in texts if isinstance(text, str)]
     assert not pairs or not singles, "texts and pairs are not mixed"
     if pairs:
-        pieces = pair_pieces(tokenizer, pairs, limit=limit, overflow=overflow)
+        pieces = pair_pieces(tokenizer, pairs, limit=limit, overflow=overflow, first=first)
     else:
-        pieces = text_pieces(tokenizer, singles, limit=limit, overflow=overflow, prompt=prompt)
-    rows = pieces.join(score_rows(pieces.sequences), by=join)
-    require_finite(rows, "pair" if pairs else "text")
-    return rows
+        pieces = text_pieces(tokenizer, singles, limit=limit, overflow=overflow, prompt=prompt, first=first)
+    what = "pair" if pairs else "text"
+
+    def finish(rows: list[np.ndarray]) -> list[Score]:
+        joined = pieces.join(rows, by=join)
+        require_finite(joined, what, first)
+        return [meaning(row) for row in joined]
+
+    return Reading(sequences=pieces.sequences, finish=finish, cut=pieces.cut)
 
 
 def classification(logits: Float[np.ndarray, "C"], head: ClassifyHeadConfig) -> Classification:

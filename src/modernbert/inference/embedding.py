@@ -12,7 +12,7 @@ from modernbert.encoder.encoder import Encoder
 from modernbert.errors import InputError, TaskError
 from modernbert.heads.embed import EmbedHeadConfig, TextEmbedder, TokenEmbedHeadConfig
 from modernbert.heads.model import ModelConfig
-from modernbert.inference.engine import SequenceIds
+from modernbert.inference.engine import Reading, SequenceIds
 from modernbert.inference.inputs import require_whole
 from modernbert.inference.long_texts import Pieces
 from modernbert.inference.scores import mean_row, require_finite, unit
@@ -22,6 +22,7 @@ from modernbert.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from torch import Tensor
 
 # Products of token vectors that are in memory at once: 64 MB.
 _AT_ONCE = 2**24
@@ -60,14 +61,39 @@ def embed_batch(
     return list(embedder.embed(hidden, cu_seqlens, first).cpu().numpy())
 
 
-def join_vectors(
-    pieces: Pieces, rows: Sequence[np.ndarray], *, size: int, dimensions: int | None, is_normalized: bool
-) -> Float[np.ndarray, "N E"]:
-    """One vector a text from the rows of its sequences, cut to `dimensions`; length 1 if `is_normalized`."""
-    joined = pieces.join(rows, by=mean_row)
-    require_finite(joined)
-    vectors = np.array(joined, dtype=np.float32).reshape(-1, size)[:, :dimensions]
-    return unit(vectors) if is_normalized else np.ascontiguousarray(vectors)
+def vectors_of(
+    pieces: Pieces, *, first: int, dimensions: int | None, kept: int | None, is_normalized: bool
+) -> Reading[np.ndarray, Float[np.ndarray, "E"]]:
+    """Pieces of texts to one vector each, cut to `dimensions`, of length 1 if `is_normalized`, cut to `kept`.
+
+    `first` texts came before these.
+    """
+
+    def finish(rows: list[np.ndarray]) -> list[np.ndarray]:
+        joined = pieces.join(rows, by=mean_row)
+        require_finite(joined, first=first)
+        vectors = np.array(joined, dtype=np.float32)[..., :dimensions]
+        vectors = unit(vectors) if is_normalized else vectors
+        # copies, so that whoever keeps a few vectors does not keep their neighbours too
+        return [vector[:kept].copy() for vector in vectors]
+
+    return Reading(sequences=pieces.sequences, finish=finish, cut=pieces.cut)
+
+
+def token_vectors_of(
+    pieces: Pieces, sequences: Sequence[SequenceIds], *, first: int, skipped: frozenset[int]
+) -> Reading[Tensor, Float[np.ndarray, "n E"]]:
+    """Pieces of texts to a vector for each token but the skipped ones; `sequences` may hold added tokens.
+
+    `first` texts came before these.
+    """
+
+    def finish(rows: list[Tensor]) -> list[np.ndarray]:
+        vectors = [each.float().numpy() for each in rows]
+        require_finite(vectors, first=first)
+        return without_skipped(vectors, sequences, skipped)
+
+    return Reading(sequences=sequences, finish=finish, cut=pieces.cut)
 
 
 def prompt_named(name: str | None, settings: TextSettings, model_name: str) -> str:

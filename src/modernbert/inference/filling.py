@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from modernbert.errors import InputError, TaskError, TooLongError
 from modernbert.heads.mlm import MaskedLanguageModel, log_probabilities
-from modernbert.inference.engine import SequenceIds
+from modernbert.inference.engine import Reading, SequenceIds
 from modernbert.inference.results import Fill
 from modernbert.inference.scores import require_finite
 from modernbert.text.batch import PackedBatch
@@ -16,31 +16,36 @@ from modernbert.text.tokenizer import Encoding, Tokenizer
 if TYPE_CHECKING:
     from torch import Tensor
 
-# From sequences to the scores [M, k] and token ids [M, k] of the best candidates for each one's M masks.
-MaskScorer = Callable[[list[SequenceIds]], "list[tuple[Tensor, Tensor]]"]
+# The scores [M, k] and token ids [M, k] of the best candidates for the M masks of a sequence.
+Best = tuple["Tensor", "Tensor"]
 _PIECE = "##"  # how WordPiece marks a token inside a word
 _BLANKS = ("\u0120", "\u2581")  # how byte-level BPE and SentencePiece mark one that begins a word
 
 
-def fill_texts(
-    texts: list[str], *, tokenizer: Tokenizer, limit: int, score_masks: MaskScorer
-) -> list[list[Fill]]:
-    """The best candidates for each mask of each text, in the order of the masks.
+def read_to_fill(
+    texts: Sequence[str], *, first: int = 0, tokenizer: Tokenizer, limit: int
+) -> Reading[Best, list[Fill]]:
+    """Texts to the best candidates for each mask of each, in the order of the masks.
 
-    "[MASK]" and other special tokens in a text count as such. InputError where a text has no mask.
+    "[MASK]" and other special tokens in a text count as such. InputError where a text has no mask. `first`
+    texts came before these.
     """
     encodings = _encode(texts, tokenizer, limit)
-    best = score_masks([SequenceIds(token_ids=e.token_ids, token_types=e.token_types) for e in encodings])
-    require_finite(scores.float().numpy() for scores, _ in best)
-    return [
-        _fills(text, encoding, scores, token_ids, tokenizer)
-        for text, encoding, (scores, token_ids) in zip(texts, encodings, best, strict=True)
-    ]
+
+    def finish(best: list[Best]) -> list[list[Fill]]:
+        require_finite((scores.float().numpy() for scores, _ in best), first=first)
+        return [
+            _fills(text, encoding, scores, token_ids, tokenizer)
+            for text, encoding, (scores, token_ids) in zip(texts, encodings, best, strict=True)
+        ]
+
+    sequences = [SequenceIds(token_ids=e.token_ids, token_types=e.token_types) for e in encodings]
+    return Reading(sequences=sequences, finish=finish)
 
 
 def best_for_masks(
     module: MaskedLanguageModel, batch: PackedBatch, tokenizer: Tokenizer, top_k: int, backend: str
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[Best]:
     """The scores and ids of the best candidates for the masks of each sequence.
 
     Rows of the embedding behind the vocabulary's end stand for no word: they have a share of the probability,
@@ -54,7 +59,7 @@ def best_for_masks(
     return list(zip(scores.cpu().split(counts), token_ids.cpu().split(counts), strict=True))
 
 
-def _encode(texts: list[str], tokenizer: Tokenizer, limit: int) -> list[Encoding]:
+def _encode(texts: Sequence[str], tokenizer: Tokenizer, limit: int) -> list[Encoding]:
     if tokenizer.mask_id is None:
         raise TaskError("the tokenizer of this model has no mask token, so it cannot fill masks")
     encodings = tokenizer.encode(texts, special_tokens="parse")

@@ -1,16 +1,20 @@
-"""What a user hands in, checked before any work: lists of texts, of pairs, or of words."""
+"""What a user hands in: lists of texts, of pairs, or of words, checked before any work; of streams, each item
+as it comes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 
 from modernbert.errors import InputError
 
+Item = TypeVar("Item")
 Text = str | tuple[str, str]
+TextOrWords = str | tuple[str, str] | list[str]
 
 
 def as_text(text: str, name: str) -> str:
@@ -44,6 +48,48 @@ def as_texts_or_words(texts: Sequence[str | Sequence[str]]) -> list[str | list[s
         text if isinstance(text, str) else _as_words(text, f"text {i}")
         for i, text in enumerate(_as_list(texts))
     ]
+
+
+def streamed_text(item: object, index: int) -> str:
+    """An item of a stream, which is a text."""
+    if not isinstance(item, str):
+        raise InputError(
+            f"text {index} is of type {type(item).__name__}, not str; stream(items, text=...) takes a "
+            "function from an item to its text"
+        )
+    return item
+
+
+def streamed_text_or_words(item: object, index: int) -> TextOrWords:
+    """An item of a stream, which is a text or the words of one."""
+    return _as_words(item, f"text {index}") if isinstance(item, list | tuple) else streamed_text(item, index)
+
+
+def streamed_text_or_pair(item: object, index: int) -> TextOrWords:
+    """An item of a stream, which is a text or a pair of them."""
+    return _as_pair(item, index) if isinstance(item, list | tuple) else streamed_text(item, index)
+
+
+def entries(
+    items: Iterable[Item], text: Callable[[Item], object] | None, check: Callable[[object, int], TextOrWords]
+) -> Iterator[tuple[Item, TextOrWords]]:
+    """Each item of a stream with its text: what `text` takes from it, else the item itself."""
+    first: type | None = None
+    for index, item in enumerate(items):
+        found = check(item if text is None else text(item), index)
+        first = first or type(found)
+        if tuple in (first, type(found)) and type(found) is not first:
+            kind = "pair" if isinstance(found, tuple) else "single text"
+            raise InputError(f"item {index} is a {kind}, unlike those before it; texts and pairs go apart")
+        yield item, found
+
+
+def require_iterable(items: object) -> None:
+    """Raise InputError for what is one text, or no texts at all."""
+    if isinstance(items, str | bytes | bytearray | Mapping) or not isinstance(items, Iterable):
+        raise InputError(
+            f"a stream takes texts one by one, not one {type(items).__name__}; one text comes as [text]"
+        )
 
 
 def lowered(texts: Sequence[Text]) -> list[Text]:

@@ -10,14 +10,16 @@ import torch
 
 from modernbert import bundled
 from modernbert.encoder.config import Part
+from modernbert.encoder.packed_file import packed_file_of
 from modernbert.errors import InputError
 from modernbert.heads.model import ModelConfig
 from modernbert.inference.pipeline import Model
-from modernbert.kernels.hardware import resolve_device, resolve_dtype
+from modernbert.kernels.hardware import num_threads, resolve_device, resolve_dtype
 from modernbert.kernels.native_library import can_int8, require_int8
 from modernbert.pretrained.folder import Pretrained, check_vocabulary, read_folder
 from modernbert.pretrained.hub import fetch
-from modernbert.text.tokenizer import Tokenizer
+from modernbert.pretrained.weights import weight_files
+from modernbert.text.tokenizer import Tokenizer, tokenizer_threads
 
 
 def load(
@@ -62,10 +64,15 @@ def load(
             cache=None if cache is None else Path(cache),
             offline=offline,
         )
-    pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict)
+    packed = packed_file_of(folder, weight_files(folder))
+    with tokenizer_threads(num_threads()):  # not more than torch and the kernels may have
+        pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict)
     # what was saved in 8 bits runs in them where it can, unless another number format was asked for
     is_int8 = is_int8 or (pretrained.is_int8 and dtype == "auto" and can_int8(chosen_device, backend))
-    return Model(pretrained, device=chosen_device, backend=backend, is_int8=is_int8, name=str(name))
+    model = Model(pretrained, device=chosen_device, backend=backend, is_int8=is_int8, name=str(name))
+    if packed == packed_file_of(folder, weight_files(folder)):  # else somebody has saved over them meanwhile
+        model.encoder.native.prepare(model.encoder, packed)
+    return model
 
 
 def new(

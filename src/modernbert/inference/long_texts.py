@@ -1,14 +1,12 @@
 """From texts to sequences that fit the model, and what happens to the texts that do not.
 
 windows    a long text becomes several overlapping sequences, whose results are put together again
-truncate   its end is left out, and one warning a call says of how many texts and tokens
+truncate   its end is left out, and what was cut is counted, for one warning a call
 error      TooLongError
 """
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -36,12 +34,13 @@ class Pieces:
     """The sequences that the texts became, in the order of the texts.
 
     `num_tokens[i]` are the tokens of its text that each sequence of text i holds, one number a sequence.
-    `num_prompt_tokens` of every sequence come from the prompt and before it.
+    `num_prompt_tokens` of every sequence come from the prompt and before it. `cut` counts what was left out.
     """
 
     sequences: list[SequenceIds]
     num_tokens: list[list[int]]
     num_prompt_tokens: int = 0
+    cut: CutWarning | None = None
 
     def join(self, rows: Sequence[Float[np.ndarray, "C"]], by: Join) -> list[Float[np.ndarray, "C"]]:
         """One row for each text from the rows of its sequences; the row itself where a text fitted."""
@@ -53,19 +52,21 @@ class Pieces:
 
 
 def text_pieces(
-    tokenizer: Tokenizer, texts: Sequence[str], *, limit: int, overflow: Overflow, prompt: str = ""
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    limit: int,
+    overflow: Overflow,
+    prompt: str = "",
+    first: int = 0,
 ) -> Pieces:
-    """One text each; `prompt` stands before every one of them, in every window."""
-    _check(overflow)
+    """One text each; `prompt` stands before every one of them, in every window.
+
+    An error names a text by its place; `first` texts came before these.
+    """
     single = tokenizer.template.single
-    # The blank that ends a prompt becomes a part of the text's first token, or a token that it lacks alone.
-    num_prompt = len(_bare_ids(tokenizer, prompt.rstrip()))
+    num_prompt = require_room(tokenizer, limit=limit, overflow=overflow, prompt=prompt)
     room = limit - single.num_specials - num_prompt
-    if room < 1:
-        raise InputError(
-            f"a limit of {limit} tokens leaves no room for text beside {single.num_specials} special tokens"
-            f" and {num_prompt} of the prompt; raise max_length"
-        )
     sequences: list[SequenceIds] = []
     num_tokens: list[list[int]] = []
     lost: list[int] = []
@@ -77,17 +78,39 @@ def text_pieces(
         ]
         num_tokens.append([end - start for start, end in bodies])
         lost.append(num_lost)
-    _report(lost, limit, overflow)
+    cut = _count(lost, limit, overflow, first)
     _refuse_empty(sequences)
     # Sentence Transformers counts the prompt's last blank too, so that is what published models leave out.
     num_skipped = len(single.prefix) + len(_bare_ids(tokenizer, prompt)) if prompt else 0
-    return Pieces(sequences=sequences, num_tokens=num_tokens, num_prompt_tokens=num_skipped)
+    return Pieces(sequences=sequences, num_tokens=num_tokens, num_prompt_tokens=num_skipped, cut=cut)
+
+
+def require_room(tokenizer: Tokenizer, *, limit: int, overflow: Overflow, prompt: str = "") -> int:
+    """Tokens of the prompt; InputError where they leave no room for a text, or there is no such overflow."""
+    _check(overflow)
+    num_specials = tokenizer.template.single.num_specials
+    # The blank that ends a prompt becomes a part of the text's first token, or a token that it lacks alone.
+    num_prompt = len(_bare_ids(tokenizer, prompt.rstrip()))
+    if limit - num_specials - num_prompt < 1:
+        raise InputError(
+            f"a limit of {limit} tokens leaves no room for text beside {num_specials} special tokens"
+            f" and {num_prompt} of the prompt; raise max_length"
+        )
+    return num_prompt
 
 
 def pair_pieces(
-    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], *, limit: int, overflow: Overflow
+    tokenizer: Tokenizer,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    limit: int,
+    overflow: Overflow,
+    first: int = 0,
 ) -> Pieces:
-    """Two texts each; windows go over the second, and the first (a query, a premise) is whole in each."""
+    """Two texts each; windows go over the second, and the first (a query, a premise) is whole in each.
+
+    An error names a pair by its place; `first` pairs came before these.
+    """
     _check(overflow)
     firsts = tokenizer.encode_ids([first for first, _ in pairs], add_special_tokens=False)
     seconds = tokenizer.encode_ids([second for _, second in pairs], add_special_tokens=False)
@@ -96,20 +119,20 @@ def pair_pieces(
         raise InputError(
             f"a limit of {limit} tokens leaves no room for text beside {limit - room} special tokens"
         )
-    lost = [max(0, len(first) + len(second) - room) for first, second in zip(firsts, seconds, strict=True)]
-    _report(lost, limit, overflow)
+    lost = [max(0, len(a) + len(b) - room) for a, b in zip(firsts, seconds, strict=True)]
+    cut = _count(lost, limit, overflow, first)
     sequences: list[SequenceIds] = []
     num_tokens: list[list[int]] = []
-    for index, (first, second) in enumerate(zip(firsts, seconds, strict=True)):
+    for index, (one, other) in enumerate(zip(firsts, seconds, strict=True), start=first):
         if overflow == "truncate":
-            first, second = _shorten(first, second, room)
-        bounds = [(0, len(second))]
-        if len(first) + len(second) > room:
-            left = _require_left(room - len(first), index, len(first), limit)
-            bounds = windows(len(second), left, overlap_for(left))
-        sequences += [_pair_sequence(tokenizer.template.pair, first, second[s:e]) for s, e in bounds]
+            one, other = _shorten(one, other, room)
+        bounds = [(0, len(other))]
+        if len(one) + len(other) > room:
+            left = _require_left(room - len(one), index, len(one), limit)
+            bounds = windows(len(other), left, overlap_for(left))
+        sequences += [_pair_sequence(tokenizer.template.pair, one, other[s:e]) for s, e in bounds]
         num_tokens.append([end - start for start, end in bounds])
-    return Pieces(sequences=sequences, num_tokens=num_tokens)
+    return Pieces(sequences=sequences, num_tokens=num_tokens, cut=cut)
 
 
 def overlap_for(room: int) -> int:
@@ -183,29 +206,19 @@ def _refuse_empty(sequences: Sequence[SequenceIds]) -> None:
         raise InputError("a text is empty, and this tokenizer adds no special tokens that could stand for it")
 
 
-def _report(lost: list[int], limit: int, overflow: Overflow) -> None:
+def _count(lost: list[int], limit: int, overflow: Overflow, first: int) -> CutWarning | None:
+    """What was cut of texts, if anything; TooLongError where nothing may be."""
     num_texts = sum(count > 0 for count in lost)
     if num_texts == 0 or overflow == "windows":
-        return
+        return None
     if overflow == "error":
         worst = max(range(len(lost)), key=lost.__getitem__)
         raise TooLongError(
-            f"{num_texts} of {len(lost)} texts are longer than {limit} tokens; text {worst} by {lost[worst]}."
-            " Pass overflow='truncate' or 'windows' where the method takes it, shorten the text, or raise "
-            "max_length"
+            f"{num_texts} of {len(lost)} texts are longer than {limit} tokens; text {first + worst} by "
+            f"{lost[worst]}. Pass overflow='truncate' or 'windows' where the method takes it, shorten the "
+            "text, or raise max_length"
         )
-    _warn_caller(CutWarning(num_cut=num_texts, num_texts=len(lost), limit=limit, num_tokens=sum(lost)))
-
-
-def _warn_caller(warning: Warning) -> None:
-    """Warn at the line outside this package that asked, however many calls lie between, and at every call:
-    Python's default filter tells the same words of the same line once only, which would hide later cuts.
-    """
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("modernbert."):
-        frame = frame.f_back
-    place = ("modernbert", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
-    warnings.warn_explicit(warning, type(warning), *place, registry=None)
+    return CutWarning(num_cut=num_texts, num_texts=len(lost), limit=limit, num_tokens=sum(lost))
 
 
 def _check(overflow: str) -> None:

@@ -5,41 +5,39 @@
 
 Every method takes texts, cuts them into sequences that fit, runs those in packs without padding, and puts
 the results together in the order of the input. A method that the model has no head for says what it can do.
+Texts without an end go through `model.stream(texts)`, with the same methods.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from modernbert.encoder.native import NativeEncoder
-from modernbert.errors import TaskError
-from modernbert.heads.classify import ClassifyHeadConfig
-from modernbert.heads.embed import TokenEmbedder
-from modernbert.heads.mlm import MaskedLanguageModel
 from modernbert.heads.model import ModelConfig
-from modernbert.heads.tokens import TagHeadConfig
-from modernbert.inference import answering, classifying, embedding, filling, tagging
-from modernbert.inference.engine import Engine, outside_training
+from modernbert.inference import answering, classifying, embedding
+from modernbert.inference.engine import Engine
 from modernbert.inference.inputs import (
     Text,
     as_text,
     as_texts,
     as_texts_or_pairs,
     as_texts_or_words,
-    lowered,
     require_positive,
 )
-from modernbert.inference.limits import longest_by_default, longest_possible, require_computable
-from modernbert.inference.long_texts import Join, Overflow, Pieces, refuse_windows, text_pieces
+from modernbert.inference.limits import longest_possible
+from modernbert.inference.long_texts import Overflow
+from modernbert.inference.model_tasks import ModelTasks
+from modernbert.inference.outside_training import outside_training
 from modernbert.inference.results import Answer, Choice, Classification, Entity, Fill, Ranked
-from modernbert.inference.scores import best_row, mean_row, require_finite, softmax, unit
+from modernbert.inference.scores import best_row, mean_row, unit
+from modernbert.inference.stream import Stream
 from modernbert.inference.tasks import describe, tasks_of
 from modernbert.kernels.attention import backend_named
 from modernbert.pretrained.folder import Pretrained, write_folder
@@ -49,6 +47,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
     from modernbert.encoder.encoder import Encoder
+
+Item = TypeVar("Item")
 
 
 class Model:
@@ -112,16 +112,12 @@ class Model:
     @property
     def tokenizer(self) -> Tokenizer:
         """The folder's tokenizer; TaskError where it came without one."""
-        if self.pretrained.tokenizer is None:
-            raise TaskError(
-                f"{self.name} has no tokenizer files, so it takes no texts; model.encoder(batch) works"
-            )
-        return self.pretrained.tokenizer
+        return self._asks.tokenizer
 
     @property
     def max_length(self) -> int:
         """The most tokens of a sequence: the folder's limit, else the tokenizer's or the positions'."""
-        return longest_by_default(self.config.encoder, self.pretrained.settings, self.tokenizer)
+        return self._asks.max_length
 
     @property
     def longest_possible(self) -> int:
@@ -133,6 +129,18 @@ class Model:
         """The names of the methods that this model's head serves."""
         return tasks_of(self.config.head)
 
+    def stream(self, items: Iterable[Item], text: Callable[[Item], object] | None = None) -> Stream[Item]:
+        """Ask about texts in any number, an endless iterator too: each item with its result, as they come.
+
+        `text` takes the text out of an item; without it the items are texts (or what the method takes). They
+        are tokenised ahead of the model, and only a few windows of them are in memory. The items are read in
+        a thread of their own, so what they come from must allow that (sqlite3: `check_same_thread=False`).
+
+            for line, vector in model.stream(open("lines.txt")).embed():
+            for row, found in model.stream(rows, text=lambda row: row["body"]).classify():
+        """
+        return Stream(self._asks, items, text)
+
     def hidden_states(
         self, texts: Sequence[str], *, overflow: Overflow = "error", max_length: int | None = None
     ) -> list[Float[Tensor, "n D"]]:
@@ -140,8 +148,7 @@ class Model:
 
         A text that does not fit raises TooLongError; `overflow="truncate"` cuts it with a warning.
         """
-        pieces = self._text_pieces(texts, refuse_windows(overflow, "hidden_states"), max_length)
-        return self._engine.tokens(outside_training(self.encoder), pieces.sequences, label="encode")
+        return list(self._engine.ask(as_texts(texts), self._asks.hidden_states(overflow, max_length)))
 
     def embed(
         self,
@@ -159,24 +166,14 @@ class Model:
         it a folder's own choice holds, cut as Sentence Transformers does. A text longer than the model is
         embedded in overlapping windows, averaged by their tokens.
         """
-        self._require("embed")
-        head, size = embedding.embed_head(self.config), embedding.embedding_size(self.config)
-        embedding.require_dimensions(dimensions, size)
-        pieces = self._text_pieces(texts, overflow, self._length(max_length, prompt), self._prompt(prompt))
-        num_skipped = 0 if head.pools_prompt else pieces.num_prompt_tokens
-        embedder = embedding.text_embedder(outside_training(self.module))
-        rows = self._engine.run(
-            pieces.sequences,
-            lambda batch: embedding.embed_batch(
-                embedder, batch, num_skipped=num_skipped, backend=self.backend
-            ),
-            label="embed",
-        )
-        vectors = embedding.join_vectors(
-            pieces, rows, size=size, dimensions=dimensions, is_normalized=head.is_normalized
-        )
-        kept = self.pretrained.settings.dimensions if dimensions is None else None
-        return np.ascontiguousarray(vectors[:, :kept])
+        task = self._asks.embed(prompt, dimensions, overflow, max_length)
+        listed = as_texts(texts)
+        size = embedding.embedding_size(self.config)
+        kept = self.pretrained.settings.dimensions if dimensions is None else dimensions
+        vectors = np.empty((len(listed), size if kept is None else min(size, kept)), np.float32)
+        for place, vector in enumerate(self._engine.ask(listed, task)):
+            vectors[place] = vector
+        return vectors
 
     def embed_tokens(
         self,
@@ -192,18 +189,8 @@ class Model:
         masks that it adds to queries, and for other texts without those of its skiplist. From other encoders:
         the hidden states.
         """
-        self._require("embed_tokens")
-        overflow = refuse_windows(overflow, "embed_tokens")
-        pieces = self._text_pieces(texts, overflow, self._length(max_length, prompt), self._prompt(prompt))
-        is_query = prompt == "query"
-        expansion = self.pretrained.settings.query_expansion if is_query else None
-        sequences = embedding.expanded(pieces.sequences, expansion, self.tokenizer)
-        module = self.module if isinstance(self.module, TokenEmbedder) else self.encoder
-        found = self._engine.tokens(outside_training(module), sequences, label="embed")
-        vectors = [each.float().numpy() for each in found]
-        require_finite(vectors)
-        skipped = frozenset[int]() if is_query else embedding.skipped_ids(self.config, self.tokenizer)
-        return embedding.without_skipped(vectors, sequences, skipped)
+        task = self._asks.embed_tokens(prompt, overflow, max_length)
+        return list(self._engine.ask(as_texts(texts), task))
 
     def maxsim(
         self, queries: Sequence[str], documents: Sequence[str], *, overflow: Overflow = "error"
@@ -213,37 +200,25 @@ class Model:
         The sum, over the query's tokens, of the largest product with a token of the document; with prompts
         and limits of both as the folder has them. Long texts as in `embed_tokens`.
         """
-        self._require("maxsim")
+        self._asks.require("maxsim")
         asked = self.embed_tokens(queries, prompt="query", overflow=overflow)
         return embedding.maxsim(asked, self.embed_tokens(documents, prompt="document", overflow=overflow))
 
     def similarity(self, texts_a: Sequence[str], texts_b: Sequence[str]) -> Float[np.ndarray, "A B"]:
         """The cosine of every text of the first list with every text of the second."""
-        self._require("similarity")
+        self._asks.require("similarity")
         first, second = as_texts(texts_a), as_texts(texts_b)
         vectors = unit(self.embed([*first, *second]))
         return vectors[: len(first)] @ vectors[len(first) :].T
 
     def fill_mask(self, text: str, *, top_k: int = 5) -> list[Fill]:
         """The best candidates for each mask of a text, those of the first mask first."""
-        self._require("fill_mask")
+        self._asks.require("fill_mask")
         return self.fill_masks([as_text(text, "the text")], top_k=top_k)[0]
 
     def fill_masks(self, texts: Sequence[str], *, top_k: int = 5) -> list[list[Fill]]:
         """`fill_mask` for many texts at once; "[MASK]" and other special tokens in them count as such."""
-        self._require("fill_masks")
-        require_positive("top_k", top_k)
-        module, tokenizer = cast(MaskedLanguageModel, outside_training(self.module)), self.tokenizer
-        return filling.fill_texts(
-            as_texts(texts),
-            tokenizer=tokenizer,
-            limit=self.max_length,
-            score_masks=lambda sequences: self._engine.run(
-                sequences,
-                lambda batch: filling.best_for_masks(module, batch, tokenizer, top_k, self.backend),
-                label="fill masks",
-            ),
-        )
+        return list(self._engine.ask(as_texts(texts), self._asks.fill_masks(top_k)))
 
     def classify(
         self,
@@ -258,12 +233,8 @@ class Model:
         Of a text longer than the model, the windows' logits are averaged by their tokens; of a pair, windows
         go over the second text. `prompt` names a prompt of the folder, put before a text or a pair.
         """
-        self._require("classify")
-        head = cast(ClassifyHeadConfig, self.config.head)
-        rows = self._rows(
-            as_texts_or_pairs(texts), overflow, max_length, mean_row, prompt=self._prompt(prompt)
-        )
-        return [classifying.classification(logits, head) for logits in rows]
+        task = self._asks.classify(prompt, overflow, max_length)
+        return list(self._engine.ask(as_texts_or_pairs(texts), task))
 
     def rerank(
         self,
@@ -280,33 +251,24 @@ class Model:
         Scores are probabilities (a sigmoid), unless the folder names another activation. `prompt` names a
         prompt of the folder, put before the query.
         """
-        self._require("rerank")
+        self._asks.require("rerank")
         if top_k is not None:
             require_positive("top_k", top_k)
         query, listed = as_text(query, "the query"), as_texts(documents)
-        pairs = [(query, text) for text in listed]
-        rows = self._rows(pairs, overflow, max_length, best_row, prompt=self._prompt(prompt))
+        asks = self._asks
+        task = asks.score(asks.prompt(prompt), overflow, max_length, join=best_row, meaning=lambda row: row)
+        rows = list(self._engine.ask([(query, text) for text in listed], task))
         return classifying.rank(listed, rows, self.pretrained.settings.activation or "sigmoid", top_k)
 
     def tag(
         self, texts: Sequence[str | Sequence[str]], *, max_length: int | None = None
     ) -> list[list[Entity]]:
         """The entities of each text, of any length; a text may come as its words."""
-        self._require("tag")
-        return tagging.tag_texts(
-            as_texts_or_words(texts),
-            tokenizer=self.tokenizer,
-            labels=cast(TagHeadConfig, self.config.head).labels,
-            limit=self._limit(max_length),
-            score_tokens=lambda sequences: [
-                softmax(logits.float().numpy())
-                for logits in self._engine.tokens(outside_training(self.module), sequences, label="tag")
-            ],
-        )
+        return list(self._engine.ask(as_texts_or_words(texts), self._asks.tag(max_length)))
 
     def answer(self, question: str, context: str, *, max_length: int | None = None) -> Answer:
         """The first of `answers`: the stretch of the context, of any length, that answers best."""
-        self._require("answer")
+        self._asks.require("answer")
         return self.answers(question, context, top_k=1, max_length=max_length)[0]
 
     def answers(
@@ -316,16 +278,16 @@ class Model:
 
         Where "no answer" beats all by more than the folder's threshold, one of empty text stands first.
         """
-        self._require("answers")
+        self._asks.require("answers")
         require_positive("top_k", top_k)
+        logits_of = self._engine.tokens_of_each(outside_training(self.module))
         return answering.find_answers(
             as_text(question, "the question"),
             as_text(context, "the context"),
             tokenizer=self.tokenizer,
-            limit=self._limit(max_length),
+            limit=self._asks.limit(max_length),
             score_tokens=lambda sequences: [
-                logits.float().numpy()
-                for logits in self._engine.tokens(outside_training(self.module), sequences, label="answer")
+                logits.float().numpy() for logits in self._engine.run(sequences, logits_of, label="answer")
             ],
             top_k=top_k,
             threshold=self.pretrained.settings.no_answer_threshold,
@@ -333,9 +295,10 @@ class Model:
 
     def choose(self, question: str, choices: Sequence[str]) -> Choice:
         """The choice that best completes or answers the question."""
-        self._require("choose")
+        self._asks.require("choose")
         question, listed = as_text(question, "the question"), as_texts(choices)
-        rows = self._rows([(question, choice) for choice in listed], "error", None, mean_row)
+        task = self._asks.score("", "error", None, join=mean_row, meaning=lambda row: row)
+        rows = list(self._engine.ask([(question, choice) for choice in listed], task))
         return classifying.best_choice(listed, rows)
 
     def save(self, folder: str | Path) -> None:
@@ -368,56 +331,6 @@ class Model:
     def __repr__(self) -> str:
         return f"Model({self.name!r}, {describe(self.config.head)}, {self.dtype}, {self.device})"
 
-    def _text_pieces(
-        self, texts: Sequence[str], overflow: Overflow, max_length: int | None, prompt: str = ""
-    ) -> Pieces:
-        listed = as_texts(texts)
-        if self.pretrained.settings.lowercases:
-            prompt, listed = prompt.lower(), [text.lower() for text in listed]
-        limit = self._limit(max_length)
-        return text_pieces(self.tokenizer, listed, limit=limit, overflow=overflow, prompt=prompt)
-
-    def _rows(
-        self,
-        texts: Sequence[Text],
-        overflow: Overflow,
-        max_length: int | None,
-        join: Join,
-        *,
-        prompt: str = "",
-    ) -> list[Float[np.ndarray, "C"]]:
-        """The classifier's logits for each text or pair; `join` makes one row of a text's windows."""
-        if self.pretrained.settings.lowercases:
-            texts, prompt = lowered(texts), prompt.lower()
-        return classifying.score_texts(
-            texts,
-            prompt=prompt,
-            tokenizer=self.tokenizer,
-            limit=self._limit(max_length),
-            overflow=overflow,
-            score_rows=lambda sequences: self._engine.rows(
-                outside_training(self.module), sequences, label="classify"
-            ),
-            join=join,
-        )
-
-    def _prompt(self, name: str | None) -> str:
-        return embedding.prompt_named(name, self.pretrained.settings, self.name)
-
-    def _length(self, max_length: int | None, prompt: str | None) -> int | None:
-        """What was asked for, or the folder's limit for queries or documents."""
-        named = self.pretrained.settings.length_for(prompt)
-        return max_length if max_length is not None or named is None else min(named, self.max_length)
-
-    def _limit(self, max_length: int | None) -> int:
-        if max_length is None:
-            return self.max_length
-        require_computable(max_length, self.config.encoder)
-        return max_length
-
-    def _require(self, task: str) -> None:
-        if task not in self.tasks:
-            raise TaskError(
-                f"{self.name} cannot {task}: it is {describe(self.config.head)}. "
-                f"It can: {', '.join(self.tasks)}"
-            )
+    @property
+    def _asks(self) -> ModelTasks:
+        return ModelTasks(pretrained=self.pretrained, engine=self._engine, name=self.name)

@@ -37,9 +37,12 @@ def probabilities(logits: Float[np.ndarray, "C"], problem: Problem) -> Float[np.
     return sigmoid(logits) if problem == "multi_label" else logits
 
 
-def require_finite(results: Iterable[np.ndarray], what: str = "text") -> None:
-    """Raise WeightsError, naming the first of them, where results hold NaN or infinities."""
-    for place, numbers in enumerate(results):
+def require_finite(results: Iterable[np.ndarray], what: str = "text", first: int = 0) -> None:
+    """Raise WeightsError, naming the first of them, where results hold NaN or infinities.
+
+    `first` results came before these.
+    """
+    for place, numbers in enumerate(results, start=first):
         if not np.isfinite(numbers).all():
             raise WeightsError(
                 f"for {what} {place} the model gives NaN or infinite numbers: its weights hold some "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modernbert.inference.engine import SequenceIds
+from modernbert.inference.engine import Reading, SequenceIds
 from modernbert.inference.entities import TaggedWord, merge_entities
 from modernbert.inference.long_texts import overlap_for
 from modernbert.inference.results import Entity
@@ -19,9 +19,6 @@ from modernbert.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-
-# From sequences to one array of probabilities [n, C] for each of them.
-TokenScorer = Callable[[list[SequenceIds]], list[np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,28 +56,35 @@ def read_texts(texts: Sequence[str | Sequence[str]], *, tokenizer: Tokenizer, li
     return found
 
 
-def tag_texts(
+def read_to_tag(
     texts: Sequence[str | Sequence[str]],
     *,
+    first: int = 0,
     tokenizer: Tokenizer,
     labels: Sequence[str],
     limit: int,
-    score_tokens: TokenScorer,
-) -> list[list[Entity]]:
-    """Entities of each text; a text may come as its words, which are then joined by one space."""
+) -> Reading[np.ndarray, list[Entity]]:
+    """Texts to the entities of each, by way of probabilities [n, C] of the tokens of each sequence.
+
+    A text may come as its words, which are then joined by one space. `first` texts came before these.
+    """
     read = read_texts(texts, tokenizer=tokenizer, limit=limit)
     flat = [
         SequenceIds(token_ids=window.token_ids, token_types=window.token_types)
         for each in read
         for window in each.windows
     ]
-    scored = iter(score_tokens(flat))
-    seen = [_best_seen(each, [next(scored) for _ in each.windows]) for each in read]
-    require_finite(seen)
-    return [
-        merge_entities(each.text, _tag_words(each, probabilities, labels))
-        for each, probabilities in zip(read, seen, strict=True)
-    ]
+
+    def finish(scored: list[np.ndarray]) -> list[list[Entity]]:
+        rows = iter(scored)
+        seen = [_best_seen(each, [next(rows) for _ in each.windows]) for each in read]
+        require_finite(seen, first=first)
+        return [
+            merge_entities(each.text, _tag_words(each, probabilities, labels))
+            for each, probabilities in zip(read, seen, strict=True)
+        ]
+
+    return Reading(sequences=flat, finish=finish)
 
 
 def best_windows(num_tokens: int, windows: Sequence[Window]) -> Int[np.ndarray, "n"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 
 import torch
 
@@ -53,10 +54,29 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def num_processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def num_threads() -> int:
     """Threads for our own kernels: as many as torch's, but no more than this process has processors."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(torch.get_num_threads(), processors))
+    return max(1, min(torch.get_num_threads(), num_processors()))
+
+
+def settle_threads() -> None:
+    """Have torch use no more threads than there are processors; a warning says so.
+
+    More of them compute no faster: each step of torch waits for the last thread that it has woken.
+    """
+    asked, processors = torch.get_num_threads(), num_processors()
+    if asked > processors:
+        torch.set_num_threads(processors)
+        warnings.warn(
+            f"torch was to use {asked} threads where this process may use {processors} processors; it uses "
+            f"{processors} now (torch.set_num_threads, OMP_NUM_THREADS)",
+            stacklevel=2,
+        )
 
 
 def keep_freed_memory() -> bool:

@@ -7,6 +7,7 @@ its instruction set or none: `library()` gives it or None, and `missing()` says 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import platform
 import warnings
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
@@ -18,7 +19,7 @@ import torch
 from modernbert.errors import BackendError
 
 # The number in csrc/interface.h.
-VERSION = 1
+VERSION = 2
 FOLDER = Path(__file__).parent
 # Instruction sets in the order in which they are preferred, and what a processor must have for each.
 INSTRUCTION_SETS = {"avx512": ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq"), "avx2": ("avx2", "fma3")}
@@ -108,6 +109,12 @@ class Pack(Structure):
     )
 
 
+class Block(Structure):
+    """A block of a plan's packed weights."""
+
+    _fields_ = (("start", c_void_p), ("num_bytes", c_int64))
+
+
 def missing() -> str | None:
     """Why this machine has no native kernels, or None where it has."""
     found = _find()
@@ -118,6 +125,13 @@ def library() -> ctypes.CDLL | None:
     """The library for this processor, or None; one warning if the file is an old one."""
     found = _find()
     return None if isinstance(found, str) else found
+
+
+@lru_cache(maxsize=1)
+def digest() -> str:
+    """What the library in use is known by, of whatever state of its source it was built."""
+    found = library()
+    return "" if found is None else hashlib.sha256(Path(found._name).read_bytes()).hexdigest()
 
 
 def can_int8(device: torch.device, backend: str) -> bool:
@@ -156,6 +170,10 @@ def open_library(path: Path) -> ctypes.CDLL:
         raise OSError(f"{path} is of version {version}, this package needs {VERSION}")
     opened.modernbert_plan_new.restype = c_void_p
     opened.modernbert_plan_new.argtypes = (POINTER(ModelSpec),)
+    opened.modernbert_plan_map.restype = c_void_p
+    opened.modernbert_plan_map.argtypes = (POINTER(ModelSpec), c_void_p, c_int64)
+    opened.modernbert_plan_blocks.restype = c_int64
+    opened.modernbert_plan_blocks.argtypes = (c_void_p, POINTER(Block), c_int64)
     opened.modernbert_plan_free.restype = None
     opened.modernbert_plan_free.argtypes = (c_void_p,)
     opened.modernbert_plan_bytes.restype = c_int64

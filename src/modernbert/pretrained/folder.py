@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any, Literal, cast
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from modernbert.encoder.config import Part, from_json, parts_by_kind, parts_in, to_json
 from modernbert.errors import ConfigError, FolderError
@@ -267,10 +268,23 @@ def _family_named(model_type: object, source: str) -> Family:
 
 def _build_empty(config: ModelConfig) -> nn.Module:
     """The module without storage, to be filled from a file; with it where a user's part computes a buffer."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NothingDrawn():
         module = config.build()
     is_computed = {name for name, _ in module.named_buffers()} - module.state_dict().keys()
     return config.build() if is_computed else module
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """No random numbers for tensors without storage: torch would import its compiler for that, which takes
+    two seconds.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func.__name__ in ("normal_", "uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer | None:

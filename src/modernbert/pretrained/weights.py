@@ -34,6 +34,12 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     )
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's tensors, and their index."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if OWNED_FILES.fullmatch(path.name))
+
+
 def read_file(path: Path) -> dict[str, Tensor]:
     """The tensors of one safetensors file; FolderError where it is missing, cut or of another kind."""
     try:

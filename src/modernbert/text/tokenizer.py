@@ -8,6 +8,7 @@ holds exactly what was loaded. This is the one module that knows the `tokenizers
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,26 @@ from modernbert.text.chunking import PairTemplate, Segment, SingleTemplate, Temp
 from modernbert.text.tokenizer_files import FilesContent, add_definition, first_in, read_files, understand
 
 SpecialTokens = Literal["plain", "parse"]
+
+
+# What the Rust library under `tokenizers` reads when it starts its threads, once in a process.
+_NUM_THREADS = "RAYON_NUM_THREADS"
+
+
+@contextmanager
+def tokenizer_threads(num: int) -> Generator[None]:
+    """Have the threads of all tokenizers be so many, if none has been loaded before the block loads one.
+
+    They are started once in a process, one a processor unless RAYON_NUM_THREADS says otherwise.
+    """
+    is_open = _NUM_THREADS not in os.environ
+    if is_open:
+        os.environ[_NUM_THREADS] = str(num)
+    try:
+        yield
+    finally:
+        if is_open:
+            os.environ.pop(_NUM_THREADS, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,22 @@ void *modernbert_plan_new(const ModelSpec *model) {
     }
 }
 
+void *modernbert_plan_map(const ModelSpec *model, const void *start, int64_t bytes) {
+    try {
+        auto plan = std::make_unique<Plan>();
+        Mapped mapped{static_cast<const char *>(start), bytes};
+        return plan->build(*model, &mapped) ? plan.release() : nullptr;
+    } catch (const std::bad_alloc &) {
+        return nullptr;
+    }
+}
+
+int64_t modernbert_plan_blocks(const void *plan, Block *blocks, int64_t most) {
+    const std::vector<Block> all = static_cast<const Plan *>(plan)->blocks();
+    for (int64_t i = 0; i < most && i < int64_t(all.size()); i++) blocks[i] = all[i];
+    return int64_t(all.size());
+}
+
 void modernbert_plan_free(void *plan) { delete static_cast<Plan *>(plan); }
 
 int64_t modernbert_plan_bytes(const void *plan) { return static_cast<const Plan *>(plan)->bytes(); }

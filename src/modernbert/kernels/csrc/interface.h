@@ -7,7 +7,7 @@
 #include <cstdint>
 
 // Raise it with every change of this file: kernels/native_library.py holds the number that it was written for.
-#define MODERNBERT_NATIVE_VERSION 1
+#define MODERNBERT_NATIVE_VERSION 2
 
 #define MODERNBERT_API __attribute__((visibility("default")))
 
@@ -78,10 +78,20 @@ struct Pack {
     const RotaryTable *tables;
 };
 
+struct Block {
+    const void *start;
+    int64_t bytes;
+};
+
 MODERNBERT_API int32_t modernbert_version(void);
 MODERNBERT_API int32_t modernbert_lanes(void);  // floats of a vector: sizes of a model must be multiples of it
 // Null where memory does not suffice.
 MODERNBERT_API void *modernbert_plan_new(const ModelSpec *model);
+// The same from packed weights that were kept: the blocks of a plan, each from a multiple of 64 bytes. They stay the
+// caller's, and must stay where they are until the plan is freed. Null where they are not those of this model.
+MODERNBERT_API void *modernbert_plan_map(const ModelSpec *model, const void *start, int64_t bytes);
+// How many blocks a plan's packed weights are; `blocks` takes the first `most` of them, and may be null if 0.
+MODERNBERT_API int64_t modernbert_plan_blocks(const void *plan, Block *blocks, int64_t most);
 MODERNBERT_API void modernbert_plan_free(void *plan);
 MODERNBERT_API int64_t modernbert_plan_bytes(const void *plan);
 // Whether the matrices still hold what was packed, by a look at some numbers of each: 1 or 0.

@@ -9,15 +9,35 @@
 
 namespace modernbert {
 
-Memory::Memory(Memory &&other) noexcept
-    : start_(std::exchange(other.start_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+const void *Mapped::next(int64_t bytes) {
+    const int64_t step = (bytes + 63) / 64 * 64;
+    if (left < step) return nullptr;
+    const void *block = at;
+    at += step;
+    left -= step;
+    return block;
+}
 
-Memory::~Memory() { std::free(start_); }
+Memory::Memory(Memory &&other) noexcept
+    : start_(std::exchange(other.start_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      used_(std::exchange(other.used_, 0)) {}
+
+Memory::~Memory() {
+    if (bytes_) std::free(start_);
+}
+
+bool Memory::borrow(Mapped &mapped, int64_t bytes) {
+    start_ = const_cast<void *>(mapped.next(bytes));
+    used_ = bytes;
+    return start_ != nullptr;
+}
 
 bool Memory::take(int64_t bytes) {
     // Large pages: a product reads all of a matrix once, and would miss the table of small pages at each of them.
     const int64_t page = bytes >= (1 << 21) ? (1 << 21) : 64;
     bytes_ = (bytes + page - 1) / page * page;
+    used_ = bytes;
     start_ = std::aligned_alloc(page, bytes_);
     if (start_ && page > 64) madvise(start_, bytes_, MADV_HUGEPAGE);
     return start_ != nullptr;
@@ -84,22 +104,29 @@ int64_t sample_place(const PackedLinear &linear, int sample) {
 }  // namespace
 
 bool PackedLinear::pack(const LinearSpec &spec, const std::vector<int32_t> &rows, bool to_int8,
-                        const std::vector<float> *factors) {
+                        const std::vector<float> *factors, Mapped *mapped) {
     in = spec.in;
     out = spec.out;
     num_panels = int32_t(rows.size()) / TILE_COLUMNS;
     is_int8 = to_int8;
     source = spec.weight;
     for (int sample = 0; sample < NUM_SAMPLES; sample++) samples[sample] = source[sample_place(*this, sample)];
+    const int64_t pairs = (in + 1) / 2, of_floats = int64_t(rows.size()) * int64_t(sizeof(float));
+    const int64_t of_weights = (to_int8 ? pairs * 2 : int64_t(in) * int64_t(sizeof(float))) * int64_t(rows.size());
+    if (mapped) {
+        if (spec.bias && !bias.borrow(*mapped, of_floats)) return false;
+        if (!weights.borrow(*mapped, of_weights)) return false;
+        if (to_int8 && !scales.borrow(*mapped, of_floats)) return false;
+        const void *then = mapped->next(sizeof(samples));
+        return then && std::memcmp(then, samples, sizeof(samples)) == 0;
+    }
     if (spec.bias) {
-        if (!bias.take(rows.size() * sizeof(float))) return false;
+        if (!bias.take(of_floats)) return false;
         for (size_t c = 0; c < rows.size(); c++)
             bias.as<float>()[c] = rows[c] < 0 ? 0.0f : spec.bias[rows[c]] * (factors ? (*factors)[rows[c]] : 1.0f);
     }
-    const int64_t pairs = (in + 1) / 2;
-    const int64_t bytes = to_int8 ? pairs * 2 : int64_t(in) * int64_t(sizeof(float));
-    if (!weights.take(bytes * int64_t(rows.size()))) return false;
-    if (to_int8 && !scales.take(rows.size() * sizeof(float))) return false;
+    if (!weights.take(of_weights)) return false;
+    if (to_int8 && !scales.take(of_floats)) return false;
     to_int8 ? pack_bytes(spec, rows, factors) : pack_floats(spec, rows, factors);
     return true;
 }
@@ -150,7 +177,7 @@ bool PackedLinear::is_current() const {
     return true;
 }
 
-bool Plan::build(const ModelSpec &model) {
+bool Plan::build(const ModelSpec &model, Mapped *mapped) {
     spec = model;
     layers.resize(model.num_layers);
     const bool to_int8 = model.is_int8 != 0;
@@ -165,16 +192,30 @@ bool Plan::build(const ModelSpec &model) {
             factors[row] = LOG2_E / std::sqrt(float(layer.head_dim));
         const auto columns = head_columns(from, model.hidden_size, layer.heads);
         const auto in_columns = from.is_gated ? gated_columns(from.mlp_in.out) : plain_columns(from.mlp_in.out);
-        if (!layer.qkv.pack(from.qkv, columns, to_int8, &factors) ||
-            !layer.attention_out.pack(from.attention_out, plain_columns(from.attention_out.out), to_int8) ||
-            !layer.mlp_in.pack(from.mlp_in, in_columns, to_int8) ||
-            !layer.mlp_out.pack(from.mlp_out, plain_columns(from.mlp_out.out), to_int8))
+        const auto attention_columns = plain_columns(from.attention_out.out);
+        const auto out_columns = plain_columns(from.mlp_out.out);
+        if (!layer.qkv.pack(from.qkv, columns, to_int8, &factors, mapped) ||
+            !layer.attention_out.pack(from.attention_out, attention_columns, to_int8, nullptr, mapped) ||
+            !layer.mlp_in.pack(from.mlp_in, in_columns, to_int8, nullptr, mapped) ||
+            !layer.mlp_out.pack(from.mlp_out, out_columns, to_int8, nullptr, mapped))
             return false;
         for (const PackedLinear *linear : {&layer.qkv, &layer.attention_out, &layer.mlp_in, &layer.mlp_out})
             largest_in = linear->in > largest_in ? linear->in : largest_in;
     }
     spec.layers = nullptr;  // the caller's list may be gone after this
-    return true;
+    return !mapped || mapped->left == 0;
+}
+
+std::vector<Block> Plan::blocks() const {
+    std::vector<Block> blocks;
+    for (const Layer &layer : layers)
+        for (const PackedLinear *linear : {&layer.qkv, &layer.attention_out, &layer.mlp_in, &layer.mlp_out}) {
+            if (linear->bias.as<void>()) blocks.push_back(linear->bias.used());
+            blocks.push_back(linear->weights.used());
+            if (linear->is_int8) blocks.push_back(linear->scales.used());
+            blocks.push_back({linear->samples, sizeof(linear->samples)});
+        }
+    return blocks;
 }
 
 bool Plan::is_current() const {

@@ -8,7 +8,15 @@
 
 namespace modernbert {
 
-// Memory of a plan: 64-byte aligned, freed with it.
+// Packed weights that were written to a file, as they lie in memory: blocks, each from a multiple of 64 bytes.
+struct Mapped {
+    const char *at;
+    int64_t left;
+    // Null where fewer bytes are left.
+    const void *next(int64_t bytes);
+};
+
+// Memory of a plan: 64-byte aligned, freed with it; or a block of a file, which belongs to somebody else.
 class Memory {
   public:
     Memory() = default;
@@ -18,15 +26,18 @@ class Memory {
     ~Memory();
     // False where there is none.
     bool take(int64_t bytes);
+    bool borrow(Mapped &mapped, int64_t bytes);
     template <typename T>
     T *as() const {
         return static_cast<T *>(start_);
     }
     int64_t bytes() const { return bytes_; }
+    Block used() const { return {start_, used_}; }
 
   private:
     void *start_ = nullptr;
-    int64_t bytes_ = 0;
+    int64_t bytes_ = 0;  // that are its own
+    int64_t used_ = 0;
 };
 
 // Where a vector of queries, keys or values goes, and by which angles it is turned.
@@ -51,9 +62,10 @@ struct PackedLinear {
     const float *source = nullptr;
     float samples[NUM_SAMPLES] = {};
 
-    // `rows[c]` is the row of the matrix that becomes column c, -1 for none; `factors[row]` multiplies it.
+    // `rows[c]` is the row of the matrix that becomes column c, -1 for none; `factors[row]` multiplies it. False
+    // where there is no memory for it, or `mapped` holds another matrix.
     bool pack(const LinearSpec &spec, const std::vector<int32_t> &rows, bool to_int8,
-              const std::vector<float> *factors = nullptr);
+              const std::vector<float> *factors = nullptr, Mapped *mapped = nullptr);
     bool is_current() const;
     int64_t bytes() const { return weights.bytes() + bias.bytes() + scales.bytes(); }
 
@@ -74,7 +86,10 @@ struct Plan {
     std::vector<Layer> layers;
     int32_t largest_in = 0;  // the widest input of any product
 
-    bool build(const ModelSpec &model);
+    // Packs the matrices, or takes them from `mapped` as they are.
+    bool build(const ModelSpec &model, Mapped *mapped = nullptr);
+    // What `build` finds in a Mapped, in its order.
+    std::vector<Block> blocks() const;
     bool is_current() const;
     int64_t bytes() const;
 };

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modernbert.inference.answering import Candidates, find_candidates, room_for_context
-from modernbert.inference.engine import Engine, SequenceIds, outside_training
+from modernbert.inference.engine import Engine, SequenceIds
+from modernbert.inference.outside_training import outside_training
 from modernbert.inference.pipeline import Model
 from modernbert.metrics import spans
 from modernbert.text.tokenizer import Tokenizer
@@ -45,7 +46,8 @@ def find(model: Model, rows: Sequence[Row]) -> list[Candidates | None]:
     module = outside_training(model.module)
 
     def score_tokens(sequences: list[SequenceIds]) -> list[np.ndarray]:
-        return [logits.float().numpy() for logits in engine.tokens(module, sequences, label="answer")]
+        rows = engine.run(sequences, engine.tokens_of_each(module), label="answer")
+        return [logits.float().numpy() for logits in rows]
 
     fits = leave_room([row["question"] for row in rows], model.tokenizer, model.max_length)
     asked = [row for row, fit in zip(rows, fits, strict=True) if fit]

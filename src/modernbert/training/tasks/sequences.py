@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -49,15 +48,13 @@ def encode(
     """Texts, or pairs, each as one sequence, and what was cut."""
     if model.pretrained.settings.lowercases:
         texts, prompt = lowered(texts), prompt.lower()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        if isinstance(texts[0], str):
-            singles = [text for text in texts if isinstance(text, str)]
-            pieces = text_pieces(model.tokenizer, singles, limit=limit, overflow="truncate", prompt=prompt)
-        else:
-            pairs = [(prompt + text[0], text[1]) for text in texts if not isinstance(text, str)]
-            pieces = pair_pieces(model.tokenizer, pairs, limit=limit, overflow="truncate")
-    return pieces.sequences, [each.message for each in caught if isinstance(each.message, CutWarning)]
+    if isinstance(texts[0], str):
+        singles = [text for text in texts if isinstance(text, str)]
+        pieces = text_pieces(model.tokenizer, singles, limit=limit, overflow="truncate", prompt=prompt)
+    else:
+        pairs = [(prompt + text[0], text[1]) for text in texts if not isinstance(text, str)]
+        pieces = pair_pieces(model.tokenizer, pairs, limit=limit, overflow="truncate")
+    return pieces.sequences, [] if pieces.cut is None else [pieces.cut]
 
 
 def batches(rows: Iterable[Row], size: int = _ROWS_AT_ONCE) -> Iterator[list[Row]]:
