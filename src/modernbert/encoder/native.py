@@ -99,7 +99,7 @@ class NativeEncoder:
         watched = Watched(encoder)
         if watched.num_packed_bytes(self.is_int8) < FEWEST_BYTES:
             return
-        if unsupported(encoder, int(library.modernbert_lanes())):
+        if unsupported(encoder, int(library.modernbert_lanes()), watched.has_hooks):
             return
         path = packed.path(encoder.config, is_int8=self.is_int8)
         with self._cache.lock:

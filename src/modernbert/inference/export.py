@@ -32,7 +32,7 @@ from modernbert.heads.classify import ChoiceModel, SequenceClassifier
 from modernbert.heads.embed import EmbedHeadConfig, Pooler, TextEmbedder, TokenEmbedder
 from modernbert.heads.mlm import MaskedLanguageModel
 from modernbert.heads.tokens import TokenClassifier
-from modernbert.inference.engine import outside_training
+from modernbert.inference.outside_training import outside_training
 from modernbert.inference.padded import PaddedModel, Rows
 from modernbert.pretrained.folder import Pretrained, keep_other_files, write_companions
 from modernbert.pretrained.weights import OWNED_FILES
