@@ -26,7 +26,7 @@ from modernbert.training.schedule import ConstantRate, WarmupStableDecay
 WARMUP_SHARE, DECAY_SHARE = 0.1, 0.2
 RATES = {8192: (2e-3, 1e-3, 4e-3), 4096: (2e-3, 1e-3, 5e-4)}
 OPTIMIZERS: Mapping[str, OptimizerConfig] = {"adopt": AdoptConfig(), "muon": MuonConfig()}
-MASK_RATES = (0.2, 0.4)
+MASK_RATE, OTHER_MASK_RATES = 0.3, (0.2, 0.4)
 
 
 def variants(tokens: int) -> dict[str, Recipe]:
@@ -45,7 +45,7 @@ def variants(tokens: int) -> dict[str, Recipe]:
         f"4096 tokens a step at 0.001, mask rate {rate:g}": with_phase(
             small, mask_rate=ConstantRate(rate=rate)
         )
-        for rate in MASK_RATES
+        for rate in OTHER_MASK_RATES
     }
     return found
 
