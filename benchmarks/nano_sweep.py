@@ -57,7 +57,14 @@ def short_run(tokens: int, step: int, rate: float) -> Recipe:
         warmup_tokens=round(WARMUP_SHARE * tokens),
         decay_tokens=round(DECAY_SHARE * tokens),
     )
-    phase = replace(recipe.phases[0], tokens=tokens, schedule=schedule, row_tokens=step, learning_rate=rate)
+    phase = replace(
+        recipe.phases[0],
+        tokens=tokens,
+        schedule=schedule,
+        row_tokens=step,
+        learning_rate=rate,
+        mask_rate=ConstantRate(rate=MASK_RATE),  # the recipe has the one that was chosen
+    )
     return replace(
         recipe, phases=(phase,), evaluate_every_tokens=max(tokens // 4, 1), evaluation_tokens=200_000
     )
