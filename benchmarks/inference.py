@@ -1,13 +1,14 @@
-"""ModernBERT-base beside what else a user would run it with: real tokens a second, and how far from the roof.
+"""A model beside what else a user would run it with: real tokens a second, and how far from the roof.
 
 All sides hold the same random weights and run in one process, in turns, with the same threads. Those that
 compute in full (fp32, bf16 where the processor has it) are compared with each other, and so are those in 8
 bits. Unless the hidden states of a side agree with transformers' in fp32, the run ends. Padding is work for
 those that pad but never counts as tokens. A table goes to stdout, progress to stderr, results to
-results/inference-PROCESSOR.json and .png.
+results/inference-PROCESSOR.json and .png, of a small model to results/inference-MODEL-PROCESSOR.
 
-    python benchmarks/inference.py             about twenty minutes on two cores
-    python benchmarks/inference.py --quick     the short cases, under five minutes; writes only with --out
+    python benchmarks/inference.py                   ModernBERT-base: about twenty minutes on two cores
+    python benchmarks/inference.py --model nano      the small ones, nano or minilm: two minutes each
+    python benchmarks/inference.py --quick           short cases alone; writes only with --out
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -27,7 +29,8 @@ from typing import Any
 import torch
 from common import machine, results_path, write_results
 from inference_chart import draw
-from inference_sides import SEED, Side, report, short, sides_for
+from inference_models import SEED, SUBJECTS, Subject
+from inference_sides import Side, report, short, sides_for
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,9 +43,6 @@ SECONDS_A_CASE = 150  # long cases repeat less often, but never less than MIN_RE
 MIN_REPEATS = 3
 NEEDS = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 
-# ModernBERT-base: inputs and outputs of the products of one layer: Wqkv, Wo, then Wi and Wo of the MLP.
-PRODUCTS = ((768, 2304), (768, 768), (768, 2304), (1152, 768))
-HIDDEN_SIZE, NUM_GLOBAL, NUM_LOCAL, WINDOW_KEYS = 768, 8, 14, 129
 ROWS = (256, 512, 1024, 2048, 4096)  # of the products by which the machine's rate is measured
 
 
@@ -50,9 +50,9 @@ ROWS = (256, 512, 1024, 2048, 4096)  # of the products by which the machine's ra
 class Case:
     """Texts of these lengths, in tokens.
 
-    `goals` are how many times as fast as the best peer we mean to be, in full and in 8 bits, and
-    `goals_with_bf16` the same on a processor with AVX-512 BF16. `leaves_out` names sides that do not
-    run, for want of memory.
+    `goals` are how many times as fast as the best peer we mean to be with ModernBERT-base, in full and in
+    8 bits, and `goals_with_bf16` the same on a processor with AVX-512 BF16. `leaves_out` names sides that do
+    not run, for want of memory.
     """
 
     name: str
@@ -66,15 +66,6 @@ class Case:
     def num_tokens(self) -> int:
         """Real ones."""
         return sum(self.lengths)
-
-    @property
-    def useful_flops(self) -> float:
-        """FLOPs of the matrix products, and of attention inside the window; none for padding."""
-        a_token = (NUM_GLOBAL + NUM_LOCAL) * sum(2 * inputs * outputs for inputs, outputs in PRODUCTS)
-        attention = sum(
-            n * 4 * HIDDEN_SIZE * (NUM_GLOBAL * n + NUM_LOCAL * min(n, WINDOW_KEYS)) for n in self.lengths
-        )
-        return self.num_tokens * a_token + attention
 
 
 SHUFFLED = (238, 512, 32, 375, 169, 443, 101, 306)  # even steps from 32 to 512
@@ -92,6 +83,7 @@ CASES = (
         leaves_out=("ONNX Runtime", "OpenVINO fp32"),  # scores of 3.2 GB a layer: out of memory at 24 GB
     ),
 )
+GOAL_OF_SMALL_MODELS = 1.5
 QUICK_CASES = ("1 x 16", "32 x 16", "8 x 32-512", "8 x 512")
 
 
@@ -99,17 +91,24 @@ def main() -> None:
     args = parse_arguments()
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
+    subject = SUBJECTS[args.model]
     with tempfile.TemporaryDirectory() as work, torch.inference_mode(False):
-        sides = build(device, dtype, Path(work), args.sides)
+        os.environ["MODERNBERT_PACKED"] = f"{work}/packed"
+        sides = build(subject.save(Path(work) / args.model), device, dtype, args.sides)
         with torch.inference_mode():
-            rate = matrix_rate(device, dtype)
-            results = [row for case in args.cases for row in measure(case, sides, args.repeats)]
-            rate = max(rate, matrix_rate(device, dtype))  # a busy moment at the start must not lower the roof
-    goes_with_bf16 = dtype == torch.bfloat16 and device.type == "cpu"
+            rate = matrix_rate(subject, device, dtype)
+            results = [row for case in args.cases for row in measure(case, subject, sides, args.repeats)]
+            # a busy moment at the start must not lower the roof
+            rate = max(rate, matrix_rate(subject, device, dtype))
     for row in results:
         row["share_of_roofline"] = row["useful_flops"] / row["seconds"] / rate
-    contests = [contest for case in args.cases for contest in decide(case, results, goes_with_bf16)]
+    contests = [
+        contest
+        for case in args.cases
+        for contest in decide(case, goals_of(case, args.model, device, dtype), results)
+    ]
     data = {
+        "model": subject.title,
         "device": str(device),
         "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "matrix_flops_per_second": {short(dtype): rate},
@@ -125,6 +124,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = {case.name.replace(" ", ""): case for case in CASES}
+    parser.add_argument("--model", choices=SUBJECTS, default="base", help="base (default), nano or minilm")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N or auto")
     parser.add_argument("--dtype", default="auto", help="of ours in full: auto (default), float32, bfloat16")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help=f"some of: {', '.join(known)}")
@@ -137,9 +137,11 @@ def parse_arguments() -> argparse.Namespace:
         "--out", type=Path, metavar="PATH", help="write PATH.json and PATH.png instead of results/inference-*"
     )
     args = parser.parse_args()
+    longest = SUBJECTS[args.model].max_length
+    known = {name: case for name, case in known.items() if max(case.lengths) <= longest}
     wanted = [name.replace(" ", "") for name in args.cases or (QUICK_CASES if args.quick else known)]
     if unknown := [name for name in wanted if name not in known]:
-        parser.error(f"unknown case {', '.join(unknown)}; there are: {', '.join(known)}")
+        parser.error(f"{args.model} has no case {', '.join(unknown)}; there are: {', '.join(known)}")
     args.is_partial = args.quick or args.sides is not None or len(wanted) < len(known)
     args.cases = [known[name] for name in wanted]
     if args.quick and args.repeats is None:
@@ -149,9 +151,9 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def build(device: torch.device, dtype: torch.dtype, work: Path, wanted: list[str] | None) -> list[Side]:
+def build(folder: Path, device: torch.device, dtype: torch.dtype, wanted: list[str] | None) -> list[Side]:
     """The sides that are asked for and installed."""
-    ways = sides_for(device, dtype, work)
+    ways = sides_for(folder, device, dtype)
     if unknown := [name for name in wanted or () if name not in ways]:
         sys.exit(f"unknown side {', '.join(unknown)}; there are: {', '.join(ways)}")
     found: list[Side] = []
@@ -167,10 +169,10 @@ def build(device: torch.device, dtype: torch.dtype, work: Path, wanted: list[str
     return found
 
 
-def measure(case: Case, sides: list[Side], repeats: int | None) -> list[dict[str, Any]]:
+def measure(case: Case, subject: Subject, sides: list[Side], repeats: int | None) -> list[dict[str, Any]]:
     """A row for each side that runs: its times in turns, after a warm-up whose hidden states must agree."""
     generator = torch.Generator().manual_seed(SEED)
-    sequences = [torch.randint(1000, 50_000, (n,), generator=generator).tolist() for n in case.lengths]
+    sequences = [torch.randint(1000, 16_000, (n,), generator=generator).tolist() for n in case.lengths]
     running = [side for side in sides if not side.name.startswith(case.leaves_out)]
     if len(running) < len(sides):
         report(f"{case.name}: without {', '.join(case.leaves_out)}, which would run out of memory")
@@ -190,7 +192,11 @@ def measure(case: Case, sides: list[Side], repeats: int | None) -> list[dict[str
         if num_passes < 50:
             shown = ", ".join(f"{name} {found[-1]:.2f}" for name, found in times.items())
             report(f"{case.name}: {turn + 1}/{num_passes}  {shown}")
-    return [row_of(case, side, times[side.name], agreements[side.name]) for side in running]
+    useful_flops = subject.useful_flops(case.lengths)
+    return [
+        {"useful_flops": useful_flops, **row_of(case, side, times[side.name], agreements[side.name])}
+        for side in running
+    ]
 
 
 def row_of(case: Case, side: Side, times: list[float], words: str) -> dict[str, Any]:
@@ -205,16 +211,27 @@ def row_of(case: Case, side: Side, times: list[float], words: str) -> dict[str, 
         "seconds": median,
         "p99": sorted(times)[min(len(times) - 1, int(0.99 * len(times)))],
         "tokens_per_second": case.num_tokens / median,
-        "useful_flops": case.useful_flops,
         "all_seconds": times,
         "agreement": words,
     }
 
 
-def decide(case: Case, results: list[dict[str, Any]], goes_with_bf16: bool) -> list[dict[str, Any]]:
+def goals_of(
+    case: Case, model: str, device: torch.device, dtype: torch.dtype
+) -> tuple[float | None, float | None]:
+    """In full and in 8 bits."""
+    if device.type != "cpu":
+        return None, None
+    if model != "base":
+        return GOAL_OF_SMALL_MODELS, GOAL_OF_SMALL_MODELS
+    return case.goals_with_bf16 if dtype == torch.bfloat16 else case.goals
+
+
+def decide(
+    case: Case, goals: tuple[float | None, float | None], results: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Ours against the best peer of the same precision: the ratio of medians and the median of pairs."""
     found = []
-    goals = case.goals_with_bf16 if goes_with_bf16 else case.goals
     for precision, goal in zip(("full", "int8"), goals, strict=True):
         rows = [row for row in results if (row["case"], row["precision"]) == (case.name, precision)]
         ours = next((row for row in rows if row["side"].startswith("modernbert")), None)
@@ -260,10 +277,10 @@ def agreement(side: Side, hidden: Tensor, truth: Tensor) -> str:
     return words
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+def matrix_rate(subject: Subject, device: torch.device, dtype: torch.dtype) -> float:
     """The roof: the best rate, in FLOP/s, of any product of the model's shapes, weights packed or not."""
     best = 0.0
-    for inputs, outputs in sorted(set(PRODUCTS)):
+    for inputs, outputs in sorted(set(subject.products)):
         weight = torch.randn(outputs, inputs, device=device).to(dtype)
         for rows in ROWS:
             x = torch.randn(rows, inputs, device=device).to(dtype)
@@ -306,7 +323,7 @@ def print_tables(data: dict[str, Any]) -> None:
     roofs = ", ".join(
         f"{rate / 1e9:,.0f} GFLOP/s in {d}" for d, rate in data["matrix_flops_per_second"].items()
     )
-    print(f"ModernBERT-base, random weights; {here['processor']}, {here['threads']} threads")
+    print(f"{data['model']}, random weights; {here['processor']}, {here['threads']} threads")
     print(f"{versions}; {' '.join(here['capabilities'])}")
     print(f"matrix products of the model's shapes: {roofs}\n")
     cases = list(dict.fromkeys(row["case"] for row in data["results"]))
@@ -315,7 +332,8 @@ def print_tables(data: dict[str, Any]) -> None:
         rows = {row["case"]: row for row in data["results"] if row["side"] == side}
         cells = (f"{rows[case]['tokens_per_second']:,.0f}" if case in rows else "-" for case in cases)
         print(f"{side:<22}" + "".join(f"{cell:>14}" for cell in cells))
-    ours = {row["case"]: row for row in data["results"] if row["side"].startswith("modernbert")}
+    in_full = [row for row in data["results"] if row["precision"] == "full"]
+    ours = {row["case"]: row for row in in_full if row["side"].startswith("modernbert")}
     shares = (f"{ours[case]['share_of_roofline']:.0%}" if case in ours else "-" for case in cases)
     print(f"{'ours, of the roofline':<22}" + "".join(f"{share:>14}" for share in shares))
     print(f"\n{'case':<12}{'':<7}{'ratio':>7}{'paired':>8}{'p99':>7}{'goal':>7}  best peer")
@@ -335,7 +353,13 @@ def save(data: dict[str, Any], device: torch.device, args: argparse.Namespace) -
     if args.is_partial and args.out is None:
         report("only a part: nothing written (give --out PATH)")
         return
-    name = "inference" if device.type == "cpu" else f"inference-{device.type}"
+    name = "-".join(
+        [
+            "inference",
+            *([args.model] if args.model != "base" else []),
+            *([device.type] if device.type != "cpu" else []),
+        ]
+    )
     if args.out is None:
         json_path, chart_path = write_results(name, data), results_path(name, ".png")
     else:
@@ -344,7 +368,7 @@ def save(data: dict[str, Any], device: torch.device, args: argparse.Namespace) -
         write_atomic(json_path, json.dumps({"machine": machine(), **data}, indent=2) + "\n")
     here = machine()
     where = data["accelerator"] or f"{here['processor']}, {here['threads']} threads"
-    draw(data["results"], data["contests"], f"ModernBERT-base, {where}: real tokens a second", chart_path)
+    draw(data["results"], data["contests"], f"{data['model']}, {where}: real tokens a second", chart_path)
     report(f"wrote {json_path} and {chart_path}")
 
 

@@ -40,8 +40,8 @@ def draw(
             for row in rows
         ]
         axes.bar_label(bars, words, padding=3, fontsize=8, color=INK)
-        axes.set_xlim(0, 1.45 * max(row["tokens_per_second"] for row in rows))
-        axes.set_title(f"{case}   ({rows[0]['num_tokens']:,} tokens)", fontsize=9, loc="left", color=INK)
+        axes.set_xlim(0, 1.7 * max(row["tokens_per_second"] for row in rows))
+        axes.set_title(f"{case}: {rows[0]['num_tokens']:,} tokens", fontsize=8.5, loc="left", color=INK)
         axes.tick_params(length=0, labelsize=7.5)
         axes.set_xticks([])
         axes.spines[["top", "right", "bottom"]].set_visible(False)

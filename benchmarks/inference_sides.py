@@ -1,4 +1,4 @@
-"""The sides of inference.py: one ModernBERT-base, run by this package and by what else a user would pick.
+"""The sides of inference.py: one model folder, run by this package and by what else a user would pick.
 
 Every side takes lists of token ids and gives the hidden states of the real tokens, [T, D], in float32. What
 pads does so inside, as it must for its users. All run with as many threads as torch has.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -16,13 +16,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import ModernBertConfig, ModernBertModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel, PreTrainedModel
 
-from modernbert.encoder.presets import modernbert_base
+import modernbert
 from modernbert.text.batch import PackedBatch
 
-SEED = 20_241_218
 CPU = torch.device("cpu")
 OPSET = 20
 MAX_BATCH = 512
@@ -43,7 +41,7 @@ class Side(Protocol):
 class Ours:
     """The package: real tokens end to end through Encoder."""
 
-    weights: Mapping[str, Tensor]
+    folder: Path
     dtype: torch.dtype = torch.float32
     device: torch.device = CPU
     is_int8: bool = False
@@ -51,11 +49,8 @@ class Ours:
     def __post_init__(self) -> None:
         self.name = "modernbert int8" if self.is_int8 else f"modernbert {short(self.dtype)}"
         self.precision = "int8" if self.is_int8 else "full"
-        encoder = modernbert_base().build().eval()
-        encoder.load_state_dict(self.weights, strict=True)
-        self.encoder = encoder.to(self.device, self.dtype)
-        self.encoder.native.is_on = True  # as for every model that is loaded to be asked
-        self.encoder.native.is_int8 = self.is_int8
+        dtype = "int8" if self.is_int8 else self.dtype
+        self.encoder = modernbert.load(self.folder, dtype=dtype, device=self.device).encoder
 
     def run(self, sequences: list[list[int]]) -> Tensor:
         """Hidden states of all real tokens, [T, D]."""
@@ -66,13 +61,13 @@ class Ours:
 class Transformers:
     """transformers with SDPA: a padded batch and its mask, as a tokenizer gives them."""
 
-    weights: Mapping[str, Tensor]
+    folder: Path
     dtype: torch.dtype = torch.float32
     device: torch.device = CPU
 
     def __post_init__(self) -> None:
         self.name, self.precision = f"transformers {short(self.dtype)}", "full"
-        self.model = theirs(self.weights).to(self.device, self.dtype)
+        self.model = theirs(self.folder).to(self.device, self.dtype)
 
     def run(self, sequences: list[list[int]]) -> Tensor:
         """Hidden states of all real tokens, [T, D]."""
@@ -131,47 +126,28 @@ class OpenVino:
         return torch.from_numpy(np.array(hidden))[mask.bool()]
 
 
-def sides_for(device: torch.device, dtype: torch.dtype, work: Path) -> dict[str, Callable[[], Side]]:
-    """Names of all sides that can run here, ours first, each to be built when it is wanted."""
-    weights = random_weights()
+def sides_for(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], Side]]:
+    """Names of all sides that can run `folder` here, ours first, each to be built when it is wanted."""
     found: dict[str, Callable[[], Side]] = {
-        "modernbert": lambda: Ours(weights=weights, dtype=dtype, device=device),
-        "transformers": lambda: Transformers(weights=weights, device=device),
+        "modernbert": lambda: Ours(folder=folder, dtype=dtype, device=device),
+        "transformers": lambda: Transformers(folder=folder, device=device),
     }
     if dtype != torch.float32:
-        found["transformers-low"] = lambda: Transformers(weights=weights, dtype=dtype, device=device)
+        found["transformers-low"] = lambda: Transformers(folder=folder, dtype=dtype, device=device)
     if device.type != "cpu":
         return found
-    exported = work / "model.onnx"
-    small = work / "model-int8.onnx"
-    found["modernbert-int8"] = lambda: Ours(weights=weights, is_int8=True)
-    found["onnxruntime"] = lambda: OnnxRuntime(path=export(weights, exported))
-    found["onnxruntime-int8"] = lambda: OnnxRuntime(
-        path=quantize(export(weights, exported), small), is_int8=True
-    )
-    found["openvino"] = lambda: OpenVino(path=export(weights, exported))
+    found["modernbert-int8"] = lambda: Ours(folder=folder, is_int8=True)
+    found["onnxruntime"] = lambda: OnnxRuntime(path=export(folder))
+    found["onnxruntime-int8"] = lambda: OnnxRuntime(path=quantize(folder), is_int8=True)
+    found["openvino"] = lambda: OpenVino(path=export(folder))
     if dtype == torch.bfloat16:
-        found["openvino-low"] = lambda: OpenVino(path=export(weights, exported), precision_hint="bf16")
+        found["openvino-low"] = lambda: OpenVino(path=export(folder), precision_hint="bf16")
     return found
 
 
-def random_weights() -> dict[str, Tensor]:
-    """Of ModernBERT-base: speed does not depend on what they are."""
-    transformers_logging.set_verbosity_error()
-    torch.manual_seed(SEED)
-    return ModernBertModel(config()).state_dict()
-
-
-def config() -> ModernBertConfig:
-    """transformers' defaults are ModernBERT-base; said aloud is what decides the speed."""
-    return ModernBertConfig(attn_implementation="sdpa", max_position_embeddings=8192)
-
-
-def theirs(weights: Mapping[str, Tensor]) -> ModernBertModel:
+def theirs(folder: Path) -> PreTrainedModel:
     """transformers' model of these weights."""
-    model = ModernBertModel(config()).eval()
-    model.load_state_dict(weights, strict=True)
-    return model
+    return AutoModel.from_pretrained(folder, attn_implementation="sdpa").eval()
 
 
 def padded(sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -183,7 +159,7 @@ def padded(sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
 
 
 class _HiddenStates(nn.Module):
-    def __init__(self, model: ModernBertModel) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
@@ -192,18 +168,20 @@ class _HiddenStates(nn.Module):
         return cast(Tensor, hidden)
 
 
-def export(weights: Mapping[str, Tensor], path: Path) -> Path:
-    """transformers' model as ONNX, with both axes free; kept for the next side."""
+def export(folder: Path) -> Path:
+    """transformers' model as ONNX in its folder, with both axes free; kept for the next side."""
+    path = folder / "model.onnx"
     if path.exists():
         return path
     report("exporting transformers' model to ONNX")
+    model = theirs(folder)
     ids, mask = padded([[5] * 300, [5] * 200])
     axes = {
         0: torch.export.Dim("batch", min=1, max=MAX_BATCH),
-        1: torch.export.Dim("sequence", min=2, max=8192),
+        1: torch.export.Dim("sequence", min=2, max=model.config.max_position_embeddings),
     }
     program = torch.onnx.export(
-        _HiddenStates(theirs(weights)),
+        _HiddenStates(model),
         (ids, mask),
         dynamo=True,
         dynamic_shapes={"input_ids": axes, "attention_mask": axes},
@@ -214,19 +192,21 @@ def export(weights: Mapping[str, Tensor], path: Path) -> Path:
     )
     assert program is not None
     program.save(str(path), external_data=True)
-    del program
+    del model, program
     gc.collect()
     return path
 
 
-def quantize(path: Path, target: Path) -> Path:
+def quantize(folder: Path) -> Path:
     """The same with 8-bit weights and activations, by ONNX Runtime's own dynamic quantisation."""
-    if not target.exists():
+    path = folder / "model-int8.onnx"
+    if not path.exists():
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
+        exported = export(folder)
         report("quantising the ONNX file")
-        quantize_dynamic(path, target, weight_type=QuantType.QInt8, use_external_data_format=True)
-    return target
+        quantize_dynamic(exported, path, weight_type=QuantType.QInt8, use_external_data_format=True)
+    return path
 
 
 def short(dtype: torch.dtype) -> str:
