@@ -20,14 +20,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 KERNELS = ROOT / "src" / "modernbert" / "kernels"
+# GCC 12 takes the undefined part of its own AVX-512 functions for a mistake of ours.
+AVX512 = (
+    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"),
+    *("-mprefer-vector-width=512", "-Wno-maybe-uninitialized", "-Wno-uninitialized"),
+)
 FLAGS = {
     "avx2": ("-mavx2", "-mfma", "-mtune=haswell"),
-    # GCC 12 takes the undefined part of its own AVX-512 functions for a mistake of ours.
-    "avx512": (
-        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"),
-        *("-mtune=icelake-server", "-mprefer-vector-width=512"),
-        *("-Wno-maybe-uninitialized", "-Wno-uninitialized"),
-    ),
+    "avx512": (*AVX512, "-mtune=icelake-server"),
+    "avx512_bf16": (*AVX512, "-mavx512bf16", "-mavx512vnni", "-mtune=icelake-server"),
 }
 COMMON = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra", "-Werror")
 COMMON += ("-Wno-missing-field-initializers",)

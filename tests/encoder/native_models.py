@@ -95,7 +95,7 @@ def random_config(seed: int) -> EncoderConfig:
     )
 
 
-def built(config: EncoderConfig, seed: int = 0) -> Encoder:
+def built(config: EncoderConfig, seed: int = 0, products: str = "float32") -> Encoder:
     """In evaluation mode, with matrices so large that attention is far from uniform, and norms that show."""
     torch.manual_seed(seed)
     encoder = config.build().eval()
@@ -106,7 +106,8 @@ def built(config: EncoderConfig, seed: int = 0) -> Encoder:
                 parameter.copy_(1.2 * parameter.shape[1] ** -0.5 * noise)
             else:
                 parameter.copy_(float(name.endswith("weight")) + 0.3 * noise)
-    return encoder
+    encoder.native.is_int8 = products == "int8"
+    return encoder.bfloat16() if products == "bfloat16" else encoder
 
 
 def random_batch(lengths: Sequence[int], seed: int = 0, *, has_types: bool = False) -> PackedBatch:

@@ -123,7 +123,7 @@ def test_where_no_file_can_be_written_weights_are_packed_in_memory(folder, place
     place.write_text("a file in the place of the folder")
     model = load(folder)
     assert not is_mapped(model)
-    assert model.embed(TEXTS).shape == (3, 32)
+    assert model.embed(TEXTS).shape == (3, 64)
 
 
 def test_nothing_is_kept_of_files_that_have_just_been_written(tmp_path, place):

@@ -69,13 +69,13 @@ def test_no_texts_give_no_results(model_of, method):
     found = getattr(model, method)([])
     assert len(found) == 0
     if method == "embed":
-        assert found.shape == (0, 32)
+        assert found.shape == (0, 64)
         assert found.dtype == np.float32
 
 
 def test_hidden_states_may_go_on_into_training(model_of):
     (hidden,) = model_of("embed").hidden_states(["a text"])
-    probe = torch.nn.Linear(32, 1)
+    probe = torch.nn.Linear(64, 1)
     probe(hidden).sum().backward()
     assert probe.weight.grad is not None
 

@@ -281,7 +281,7 @@ def test_the_folder_has_all_that_describes_the_model(model, tmp_path):
         *("model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"),
         *("modules.json", "1_Pooling", "2_Dense", "config_sentence_transformers.json"),
     }
-    assert transformers.AutoConfig.from_pretrained(tmp_path / "onnx").hidden_size == 32
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "onnx").hidden_size == 64
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "onnx")("Paris").input_ids
     with pytest.raises(FolderError, match=r"has neither model\.safetensors"):
         modernbert.load(tmp_path / "onnx")

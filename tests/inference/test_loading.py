@@ -89,7 +89,7 @@ def test_a_model_without_tokenizer_files_takes_packs_only(tmp_path, folder_of):
     loaded = modernbert.load(tmp_path / "model", dtype="float32")
     with pytest.raises(TaskError, match=r"has no tokenizer files.*model.encoder\(batch\) works"):
         loaded.embed(TEXTS)
-    assert loaded.encoder(PackedBatch.from_sequences([[1, 2, 3]])).shape == (3, 32)
+    assert loaded.encoder(PackedBatch.from_sequences([[1, 2, 3]])).shape == (3, 64)
 
 
 def test_the_limit_is_the_folders_then_the_smaller_of_tokenizer_and_positions(tmp_path, folder_of, model_of):

@@ -1,7 +1,8 @@
 """Model folders of a few thousand random weights, for every head: written once, read as any user reads one.
 
 Two families: ModernBERT's parts with a byte-level tokenizer whose mask takes the blank before it, and BERT's
-parts with WordPiece and two types of text. Matrices are drawn large, so that every token matters.
+parts with WordPiece and two types of text. Matrices are drawn large, so that every token matters. Sizes are
+multiples of what every instruction set takes.
 """
 
 from __future__ import annotations
@@ -107,21 +108,21 @@ def tiny_modernbert(vocab_size: int) -> EncoderConfig:
     everywhere = AttentionConfig(num_heads=2, rotary=RotaryConfig(theta=160_000.0))
     nearby = AttentionConfig(num_heads=2, window_each_side=4, rotary=RotaryConfig(theta=10_000.0))
     blocks = [
-        PreNormConfig(attention=each, mlp=GluConfig(intermediate_size=24))
+        PreNormConfig(attention=each, mlp=GluConfig(intermediate_size=32))
         for each in (everywhere, nearby, nearby)
     ]
     blocks[0] = replace(blocks[0], attention_norm=None)
     return EncoderConfig(
-        vocab_size=vocab_size, hidden_size=32, blocks=tuple(blocks), max_positions=MAX_LENGTH, pad_token_id=3
+        vocab_size=vocab_size, hidden_size=64, blocks=tuple(blocks), max_positions=MAX_LENGTH, pad_token_id=3
     )
 
 
 def near_sighted(vocab_size: int) -> EncoderConfig:
     """Two layers that see one token each side: what lies three tokens away cannot matter."""
     attention = AttentionConfig(num_heads=2, window_each_side=1, rotary=RotaryConfig(theta=10_000.0))
-    block = PreNormConfig(attention=attention, mlp=GluConfig(intermediate_size=24))
+    block = PreNormConfig(attention=attention, mlp=GluConfig(intermediate_size=32))
     return EncoderConfig(
-        vocab_size=vocab_size, hidden_size=32, blocks=(block, block), max_positions=MAX_LENGTH
+        vocab_size=vocab_size, hidden_size=64, blocks=(block, block), max_positions=MAX_LENGTH
     )
 
 
@@ -136,7 +137,7 @@ def tiny_bert(vocab_size: int) -> EncoderConfig:
     return replace(
         whole,
         vocab_size=vocab_size,
-        hidden_size=32,
+        hidden_size=64,
         blocks=(block, block),
         embedding=replace(whole.embedding, positions=positions),
         max_positions=MAX_LENGTH,

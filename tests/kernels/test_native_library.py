@@ -23,13 +23,20 @@ needs_native = pytest.mark.skipif(
 )
 
 
-def multiply(x, weight, *, is_int8, num_threads=1, library=None):
+def multiply(x, weight, products, *, num_threads=1, library=None):
     """x @ weight.T by the library."""
     out = torch.full((len(x), len(weight)), float("nan"))
-    spec = native_library.LinearSpec(weight.data_ptr(), None, weight.shape[1], weight.shape[0])
+    spec = native_library.LinearSpec(
+        weight.data_ptr(), None, weight.shape[1], weight.shape[0], weight.dtype == torch.bfloat16
+    )
     library = library or native_library.library()
     status = library.modernbert_linear(
-        ctypes.byref(spec), is_int8, x.data_ptr(), len(x), num_threads, out.data_ptr()
+        ctypes.byref(spec),
+        native_library.PRODUCTS[products],
+        x.data_ptr(),
+        len(x),
+        num_threads,
+        out.data_ptr(),
     )
     assert status == native_library.OK
     return out
@@ -53,7 +60,7 @@ def test_products_of_floats_agree_with_torch(library_of, num_in, num_out):
     weight = torch.randn(num_out, num_in, generator=generator)
     for num_rows in (1, 5, 6, 7, 13, 95, 96, 97, 200):
         x = torch.randn(num_rows, num_in, generator=generator)
-        found = multiply(x, weight, is_int8=False, library=library_of, num_threads=2)
+        found = multiply(x, weight, "float32", library=library_of, num_threads=2)
         expected = (x.double() @ weight.double().T).float()
         # as many roundings, 2**-24 each, of partial sums that grow to a few times the root of their number
         torch.testing.assert_close(found, expected, atol=5e-7 * num_in, rtol=1e-5)
@@ -65,30 +72,62 @@ def test_eight_bit_sums_are_exact_where_all_weights_and_activations_are_largest(
     """Where bytes times bytes saturates in 16 bits, words times words must not come near its 32."""
     weight = torch.full((32, num_in), 2.0 * sign)
     x = torch.full((7, num_in), 3.0)
-    found = multiply(x, weight, is_int8=True, library=library_of)
+    found = multiply(x, weight, "int8", library=library_of)
     # all are exactly representable but for the two scales, which are rounded once each
     torch.testing.assert_close(found, torch.full((7, 32), 6.0 * num_in * sign), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("num_in", [16, 48, 768, 1152, 4096])
+@pytest.mark.parametrize("num_out", [1, 40, 768])
+def test_products_of_bfloat16_agree_with_torch(library_of, num_in, num_out):
+    if not library_of.modernbert_has_bf16():
+        pytest.skip("this instruction set has no bfloat16")
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(num_out, num_in, generator=generator).bfloat16()
+    for num_rows in (1, 13, 14, 15, 97, 98, 99, 200):
+        x = torch.randn(num_rows, num_in, generator=generator)
+        found = multiply(x, weight, "bfloat16", library=library_of, num_threads=2)
+        same = multiply(x.bfloat16().float(), weight.float(), "bfloat16", library=library_of)
+        assert torch.equal(found, same)  # both sides are rounded as torch rounds
+        expected = (x.bfloat16().double() @ weight.double().T).float()
+        torch.testing.assert_close(found, expected, atol=5e-7 * num_in, rtol=1e-5)
+
+
+def rounded_activations(x, library):
+    """Activations as the library should round them, each row by its own scale.
+
+    In 8 bits from lowest to highest, or in as many as keep sums below 2 ** 31.
+    """
+    if library.modernbert_has_bf16():
+        low, high = x.amin(1, keepdim=True).clamp(max=0), x.amax(1, keepdim=True).clamp(min=0)
+        step = (high - low) / 255
+        zero = (-low / step).round()
+        return ((x / step).round() + zero).clamp(0, 255).sub(zero).double() * step
+    step = x.abs().amax(1, keepdim=True) / min(32767, (2**31 - 1) // (127 * x.shape[1]))
+    return (x / step).round().double() * step
+
+
 @pytest.mark.parametrize("num_in", [64, 768, 2624, 4096])
-def test_eight_bit_products_are_those_of_the_rounded_weights(library_of, num_in):
+@pytest.mark.parametrize("offset", [0.0, 5.0, -5.0])
+def test_eight_bit_products_are_those_of_the_rounded_numbers(library_of, num_in, offset):
     from modernbert.pretrained.quantized import quantize
 
     generator = torch.Generator().manual_seed(0)
     weight, x = (torch.randn(n, num_in, generator=generator) for n in (48, 50))
+    x += offset
     whole, scale = quantize(weight)
-    found = multiply(x, weight, is_int8=True, library=library_of)
-    expected = (x.double() @ (whole * scale[:, None]).double().T).float()
-    # what is left is the rounding of activations: to 13 bits at 4,096 inputs, of numbers up to 4 deviations
+    found = multiply(x, weight, "int8", library=library_of)
+    expected = (rounded_activations(x, library_of) @ (whole * scale[:, None]).double().T).float()
+    # a number that lies on the edge between two steps may go to either: few do, each of them a step off
     assert ((found - expected).norm() / expected.norm()).item() < 4e-4
     exact = (x.double() @ weight.double().T).float()
-    assert ((found - exact).norm() / exact.norm()).item() < 0.012
+    assert ((found - exact).norm() / exact.norm()).item() < 0.02
 
 
 def test_rows_of_zeros_stay_zeros(library_of):
     zeros, ones = torch.zeros(16, 64), torch.ones(16, 64)
-    assert multiply(ones, zeros, is_int8=True, library=library_of).eq(0).all()
-    assert multiply(zeros, ones, is_int8=True, library=library_of).eq(0).all()
+    assert multiply(ones, zeros, "int8", library=library_of).eq(0).all()
+    assert multiply(zeros, ones, "int8", library=library_of).eq(0).all()
 
 
 @pytest.fixture
@@ -136,7 +175,7 @@ def test_a_file_that_is_no_library_is_left_alone_with_one_warning(own_folder):
 def test_a_processor_without_the_instructions_has_none(own_folder, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert native_library.library() is None
-    assert native_library.missing() == "needs a processor with one of: avx512, avx2"
+    assert native_library.missing() == "needs a processor with one of: avx512_bf16, avx512, avx2"
 
 
 def test_eight_bits_are_for_processors_and_for_the_native_backend():

@@ -2,7 +2,9 @@
 
 A plan holds the encoder's matrices packed for this processor's products. It is made when it is first needed
 and made anew when a weight, a part or a hook has changed. What it cannot express it says in words, and the
-modules run. It serves inference alone: fp32 or int8 on a processor, without gradients.
+modules run. It serves inference alone, on a processor, without gradients. Weights of bfloat16 are multiplied
+as such where the processor can, and as float32 elsewhere; sums, norms and what flows between the layers are
+float32.
 
 A change is seen by torch's own counters, by the identity of parts and tensors, and, since writing through
 `.data` is not counted, by a look at eight numbers of each matrix. A single number changed that way is missed.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +28,7 @@ from modernbert.encoder.mlp import Glu, Mlp
 from modernbert.encoder.native_limits import BLOCKS, activation_of, unsupported
 from modernbert.encoder.packed_file import FEWEST_BYTES, keep, mapped
 from modernbert.encoder.rotary import Rotary, angles, num_angles
+from modernbert.encoder.watched import Watched
 from modernbert.errors import BackendError, InputError
 from modernbert.kernels import native_library as native
 from modernbert.kernels.hardware import num_threads
@@ -73,7 +76,7 @@ class NativeEncoder:
         whole = self._original or encoder
         with self._cache.lock:
             plan, refused = self._cache.plan, self._cache.refused
-            if plan is not None and plan.is_current(whole, self.is_int8):
+            if plan is not None and plan.is_current(whole, self._products(whole)):
                 watched = plan.watched
             elif refused is not None and refused[0].is_unchanged(whole):
                 return refused[1]
@@ -83,7 +86,7 @@ class NativeEncoder:
                 self._cache.refused = (watched, reasons) if reasons else None
                 if reasons:
                     return reasons
-                plan = self._cache.plan = Plan(library, whole, watched, self.is_int8)
+                plan = self._cache.plan = Plan(library, whole, watched, self._products(whole))
         if self._original is None and watched.drops_out:
             return ["serves inference alone, and a part of this encoder is in training mode, with dropout"]
         return plan
@@ -97,13 +100,20 @@ class NativeEncoder:
         if packed is None or library is None or not self.is_on:
             return
         watched = Watched(encoder)
-        if watched.num_packed_bytes(self.is_int8) < FEWEST_BYTES:
+        products = self._products(encoder)
+        if watched.num_packed_bytes(products) < FEWEST_BYTES:
             return
         if unsupported(encoder, int(library.modernbert_lanes()), watched.has_hooks):
             return
-        path = packed.path(encoder.config, is_int8=self.is_int8)
+        path = packed.path(encoder.config, products)
         with self._cache.lock:
-            self._cache.plan = Plan(library, encoder, watched, self.is_int8, path)
+            self._cache.plan = Plan(library, encoder, watched, products, path)
+
+    def _products(self, encoder: Encoder) -> str:
+        """What the products are computed in: a name of native_library.PRODUCTS."""
+        if self.is_int8:
+            return "int8"
+        return "bfloat16" if _dtype(encoder) == torch.bfloat16 and native.has_bf16() else "float32"
 
     def drop(self) -> None:
         """Give the packed weights back; the next call makes them anew."""
@@ -137,61 +147,6 @@ def _unsupported_call(batch: PackedBatch) -> list[str]:
     return []
 
 
-class Watched:
-    """What a plan was made from: every part, tensor and hook, to see whether one has changed."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        self._encoder = encoder
-        self._dicts: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
-        self._hooks: list[Mapping[int, Any]] = []
-        self._dropouts = [
-            part for part in encoder.modules() if getattr(part, "p", 0) or getattr(part, "dropout", 0)
-        ]
-        for module in encoder.modules():
-            slots = vars(module)
-            for name in ("_modules", "_parameters", "_buffers"):
-                if slots[name]:
-                    self._dicts.append((slots[name], tuple(slots[name].values())))
-            self._hooks += [slots["_forward_hooks"], slots["_forward_pre_hooks"]]
-        self._had_hooks = self.has_hooks
-        self._tensors = list(encoder.parameters())
-        self._states = [_state(tensor) for tensor in self._tensors]
-
-    def is_unchanged(self, encoder: nn.Module) -> bool:
-        """Whether all is as it was: the same objects, untouched by any operation that torch counts."""
-        return (
-            encoder is self._encoder
-            and self.has_hooks == self._had_hooks
-            and all(
-                len(now) == len(then) and all(a is b for a, b in zip(now.values(), then, strict=True))
-                for now, then in self._dicts
-            )
-            and all(
-                _state(tensor) == state for tensor, state in zip(self._tensors, self._states, strict=True)
-            )
-        )
-
-    def num_packed_bytes(self, is_int8: bool) -> int:
-        """About how many bytes the layers' matrices are when packed."""
-        layers = cast("Encoder", self._encoder).layers.parameters()
-        return sum(each.numel() for each in layers if each.dim() == 2) * (1 if is_int8 else 4)
-
-    @property
-    def drops_out(self) -> bool:
-        """Whether a part would drop some of its numbers."""
-        return any(part.training for part in self._dropouts)
-
-    @property
-    def has_hooks(self) -> bool:
-        """Whether somebody wants to be called in between."""
-        return any(self._hooks)
-
-
-def _state(tensor: Tensor) -> tuple[int, int]:
-    # a tensor made in inference mode has no counter, and torch lets nobody but inference mode change it
-    return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
-
-
 class Plan:
     """An encoder's packed weights: those in the file at `path`, or packed here and written there."""
 
@@ -200,12 +155,13 @@ class Plan:
         library: ctypes.CDLL,
         encoder: Encoder,
         watched: Watched,
-        is_int8: bool,
+        products: str,
         path: Path | None = None,
     ) -> None:
         self._library = library
         self.watched = watched
-        self._is_int8 = is_int8
+        self._products = products
+        self._dtype = _dtype(encoder)
         self._rotaries: list[Rotary] = []
         self._tables: dict[int, tuple[Any, list[Tensor]]] = {}
         self._positions = _learned_positions(encoder)
@@ -221,7 +177,8 @@ class Plan:
             num_positions=0 if positions is None else positions.num_positions,
             position_offset=0 if positions is None else positions.offset,
             num_token_types=0 if types is None else types.num_embeddings,
-            is_int8=is_int8,
+            products=native.PRODUCTS[products],
+            is_bf16=_is_bf16(embedding.tok_embeddings.weight),
             tokens=embedding.tok_embeddings.weight.data_ptr(),
             positions=None if positions is None else positions.weight.data_ptr(),
             token_types=None if types is None else types.weight.data_ptr(),
@@ -261,10 +218,10 @@ class Plan:
         self._library.modernbert_plan_blocks(self._plan, blocks, num)
         return list(blocks)
 
-    def is_current(self, encoder: Encoder, is_int8: bool) -> bool:
+    def is_current(self, encoder: Encoder, products: str) -> bool:
         """Whether the encoder is still what was packed."""
         return (
-            is_int8 == self._is_int8
+            products == self._products
             and self.watched.is_unchanged(encoder)
             and bool(self._library.modernbert_plan_is_current(self._plan))
         )
@@ -300,7 +257,7 @@ class Plan:
         )
         if status != native.OK:
             self._raise(status, where.value, batch)
-        return out
+        return out.to(self._dtype)
 
     def _tables_for(self, max_seqlen: int) -> Any:
         """The angles of each kind of rotary positions, for sequences up to this length."""
@@ -371,12 +328,13 @@ class Plan:
 def _norm(norm: nn.Module) -> native.NormSpec:
     if isinstance(norm, nn.LayerNorm):
         bias = cast("Tensor | None", norm.bias)
+        where = None if bias is None else bias.data_ptr()
         return native.NormSpec(
-            native.LAYER_NORM, norm.eps, norm.weight.data_ptr(), None if bias is None else bias.data_ptr()
+            native.LAYER_NORM, norm.eps, norm.weight.data_ptr(), where, _is_bf16(norm.weight)
         )
     if isinstance(norm, nn.RMSNorm):
         eps = torch.finfo(torch.float32).eps if norm.eps is None else norm.eps
-        return native.NormSpec(native.RMS_NORM, eps, norm.weight.data_ptr(), None)
+        return native.NormSpec(native.RMS_NORM, eps, norm.weight.data_ptr(), None, _is_bf16(norm.weight))
     return native.NormSpec()
 
 
@@ -387,7 +345,16 @@ def _linear(layer: nn.Linear) -> native.LinearSpec:
         None if bias is None else bias.data_ptr(),
         layer.in_features,
         layer.out_features,
+        _is_bf16(layer.weight),
     )
+
+
+def _is_bf16(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.bfloat16
+
+
+def _dtype(encoder: Encoder) -> torch.dtype:
+    return next(encoder.parameters()).dtype
 
 
 def _learned_positions(encoder: Encoder) -> LearnedPositions | None:

@@ -40,9 +40,15 @@ def _unsupported(encoder: Encoder, lanes: int, has_hooks: bool) -> Iterator[str]
         yield "has no place for forward hooks, and a module has one"
     if encoder.config.hidden_size % lanes:
         yield f"needs sizes that are multiples of {lanes}, hidden_size is {encoder.config.hidden_size}"
+    dtype = next(encoder.parameters()).dtype
     for parameter in encoder.parameters():
-        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
-            yield f"computes in float32 on a processor, a weight is {parameter.dtype} on {parameter.device}"
+        if parameter.dtype not in (torch.float32, torch.bfloat16) or parameter.device.type != "cpu":
+            yield (
+                "takes weights of float32 or bfloat16 on a processor, one is "
+                f"{parameter.dtype} on {parameter.device}"
+            )
+        elif parameter.dtype != dtype:
+            yield f"takes weights of one dtype, found {dtype} and {parameter.dtype}"
         elif not parameter.is_contiguous() or type(parameter) not in (nn.Parameter, torch.Tensor):
             yield "needs weights that are plain and contiguous"
     embedding = encoder.embeddings

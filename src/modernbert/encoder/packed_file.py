@@ -40,10 +40,10 @@ class PackedFile:
     model: str
     state: str
 
-    def path(self, parts: object, *, is_int8: bool) -> Path:
-        """The file for an encoder of these parts, on this kind of processor."""
-        key = repr((self.state, parts, is_int8, native.lanes(), native.digest()))
-        return self.folder / f"{self.model}-{'int8' if is_int8 else 'float32'}-{_short(key)}"
+    def path(self, parts: object, products: str) -> Path:
+        """The file for an encoder of these parts and kind of products, on this kind of processor."""
+        key = repr((self.state, parts, products, native.lanes(), native.digest()))
+        return self.folder / f"{self.model}-{products}-{_short(key)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

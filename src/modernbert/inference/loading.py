@@ -18,6 +18,7 @@ from modernbert.kernels.hardware import num_threads, resolve_device, resolve_dty
 from modernbert.kernels.native_library import can_int8, require_int8
 from modernbert.pretrained.folder import Pretrained, check_vocabulary, read_folder
 from modernbert.pretrained.hub import fetch
+from modernbert.pretrained.quantized import is_quantized
 from modernbert.pretrained.weights import weight_files
 from modernbert.text.tokenizer import Tokenizer, tokenizer_threads
 
@@ -53,7 +54,6 @@ def load(
     is_int8 = dtype in ("int8", torch.int8)
     if is_int8:
         require_int8(chosen_device, backend)
-    chosen_dtype = torch.float32 if is_int8 else resolve_dtype(dtype, chosen_device)
     if isinstance(name, str) and name in bundled.names():
         folder = bundled.path(name)
     else:
@@ -64,11 +64,12 @@ def load(
             cache=None if cache is None else Path(cache),
             offline=offline,
         )
+    # what was saved in 8 bits runs in them where it can, unless another number format was asked for
+    is_int8 = is_int8 or (dtype == "auto" and can_int8(chosen_device, backend) and is_quantized(folder))
+    chosen_dtype = torch.float32 if is_int8 else resolve_dtype(dtype, chosen_device)
     packed = packed_file_of(folder, weight_files(folder))
     with tokenizer_threads(num_threads()):  # not more than torch and the kernels may have
         pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict)
-    # what was saved in 8 bits runs in them where it can, unless another number format was asked for
-    is_int8 = is_int8 or (pretrained.is_int8 and dtype == "auto" and can_int8(chosen_device, backend))
     model = Model(pretrained, device=chosen_device, backend=backend, is_int8=is_int8, name=str(name))
     if packed == packed_file_of(folder, weight_files(folder)):  # else somebody has saved over them meanwhile
         model.encoder.native.prepare(model.encoder, packed)

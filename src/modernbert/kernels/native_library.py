@@ -19,12 +19,18 @@ import torch
 from modernbert.errors import BackendError
 
 # The number in csrc/interface.h.
-VERSION = 2
+VERSION = 3
 FOLDER = Path(__file__).parent
 # Instruction sets in the order in which they are preferred, and what a processor must have for each.
-INSTRUCTION_SETS = {"avx512": ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq"), "avx2": ("avx2", "fma3")}
+_AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
+INSTRUCTION_SETS = {
+    "avx512_bf16": (*_AVX512, "avx512_bf16", "avx512_vnni"),
+    "avx512": _AVX512,
+    "avx2": ("avx2", "fma3"),
+}
 
 OK, NO_MEMORY, BAD_TOKEN, BAD_POSITION, BAD_BOUNDS, BAD_THREADS, BAD_TOKEN_TYPE = range(7)
+PRODUCTS = {"float32": 0, "bfloat16": 1, "int8": 2}
 NO_NORM, LAYER_NORM, RMS_NORM = range(3)
 PRE_NORM, POST_NORM, PARALLEL = range(3)
 ACTIVATIONS = {
@@ -38,13 +44,25 @@ ACTIVATIONS = {
 class NormSpec(Structure):
     """A norm; without a kind it is left out."""
 
-    _fields_ = (("kind", c_int32), ("eps", c_float), ("weight", c_void_p), ("bias", c_void_p))
+    _fields_ = (
+        ("kind", c_int32),
+        ("eps", c_float),
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("is_bf16", c_int32),
+    )
 
 
 class LinearSpec(Structure):
     """A linear layer: weight [num_out, num_in]."""
 
-    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("num_in", c_int32), ("num_out", c_int32))
+    _fields_ = (
+        ("weight", c_void_p),
+        ("bias", c_void_p),
+        ("num_in", c_int32),
+        ("num_out", c_int32),
+        ("is_bf16", c_int32),
+    )
 
 
 class LayerSpec(Structure):
@@ -78,7 +96,8 @@ class ModelSpec(Structure):
         ("num_positions", c_int32),
         ("position_offset", c_int32),
         ("num_token_types", c_int32),
-        ("is_int8", c_int32),
+        ("products", c_int32),
+        ("is_bf16", c_int32),
         ("tokens", c_void_p),
         ("positions", c_void_p),
         ("token_types", c_void_p),
@@ -205,3 +224,9 @@ def lanes() -> int:
     """Numbers of a vector of the library in use, which sizes must be multiples of; 8 where there is none."""
     found = library()
     return 8 if found is None else int(found.modernbert_lanes())
+
+
+def has_bf16() -> bool:
+    """Whether the library in use multiplies in bfloat16."""
+    found = library()
+    return found is not None and bool(found.modernbert_has_bf16())

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from modernbert.errors import WeightsError
+from modernbert.errors import FolderError, WeightsError
+from modernbert.pretrained.weights import read_json
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int8
@@ -26,12 +27,26 @@ MATRICES = ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
 _MATRIX = re.compile(r"model\.layers\.(\d+)\.(attn\.Wqkv|attn\.Wo|mlp\.Wi|mlp\.Wo)\.weight")
 _SCALE = "_scale"
 _MOST = 127.0
+_HALF_A_STEP = 64  # of the seven bits of a float's 24 that a scale leaves free
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether the folder's matrices are in 8 bits, as far as its config.json can be read."""
+    try:
+        return read_json(folder / "config.json").get("quantization") == METHOD
+    except FolderError:
+        return False
 
 
 def quantize(weight: Float[Tensor, "O I"]) -> tuple[Int8[Tensor, "O I"], Float[Tensor, "O"]]:
-    """A matrix as whole numbers up to 127, and the scale of each row; rows of zeros have the scale 0."""
+    """A matrix as whole numbers up to 127, and the scale of each row; rows of zeros have the scale 0.
+
+    A scale has 17 significant bits, so that 127 times it is exact: the matrix that is read back has the same
+    scales and whole numbers as the one that was written.
+    """
     weight = weight.float()
     scale = weight.abs().amax(dim=1) / _MOST
+    scale = ((scale.view(torch.int32) + _HALF_A_STEP) & -2 * _HALF_A_STEP).view(torch.float32)
     divisor = torch.where(scale > 0, scale, 1.0)
     return (weight / divisor[:, None]).round().to(torch.int8), scale
 

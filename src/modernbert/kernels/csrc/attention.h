@@ -11,10 +11,11 @@ namespace modernbert {
 // Queries, keys and values [H, num_rows, K]; the scale of the scores and log2(e) are in the queries. Behind the
 // last query there are ROWS_BEHIND rows that may be read.
 struct Heads {
-    const float *queries, *keys, *values;
+    const float *queries, *keys, *values;  // or bfloat16, if is_bf16: as many numbers in half the space
     int64_t num_rows;
     int32_t num_heads, head_dim;
     int32_t window;  // keys seen on each side; -1: all of the sequence
+    bool is_bf16;
     float *out;      // [tokens, out_stride], a head after the other
     int64_t out_stride;
 };

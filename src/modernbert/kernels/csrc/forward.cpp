@@ -1,6 +1,7 @@
 #include "forward.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -124,7 +125,7 @@ class Forward {
     int64_t stride_, inner_stride_ = 0;
     bool shares_columns_;
     int64_t num_blocks_, block_rows_;
-    float *x_, *mixed_, *heads_[3], *aside_, *inner_, *of_threads_;
+    float *x_, *mixed_, *heads_[3], *of_threads_;
     int64_t floats_of_a_thread_;
     std::vector<Piece> pieces_;
     std::unique_ptr<Phase[]> phases_;
@@ -145,7 +146,8 @@ class Forward {
         x_ = memory;
         mixed_ = x_ + rows * stride_;
         for (int i = 0; i < 3; i++) heads_[i] = mixed_ + rows * stride_ + i * of_heads;
-        std::fill(heads_[0] + rows * size, heads_[0] + of_heads, 0.0f);  // read as queries, and not used
+        // What lies behind the last row is read as queries, and not used.
+        std::fill(heads_[0] + rows * size / (plan_.has_bf16_heads ? 2 : 1), heads_[0] + of_heads, 0.0f);
         of_threads_ = heads_[2] + of_heads;
         return true;
     }
@@ -245,7 +247,7 @@ class Forward {
 
     void attend_piece(const Layer &layer, const Piece &piece, float *scratch) {
         const Heads heads{heads_[0], heads_[1], heads_[2], pack_.num_tokens, layer.spec.num_heads, layer.head_dim,
-                          layer.spec.window, mixed_, stride_};
+                          layer.spec.window, plan_.has_bf16_heads, mixed_, stride_};
         for (int32_t head = piece.head; head < std::min(piece.end_head, layer.spec.num_heads); head++)
             attend(heads, head, piece.start, piece.length, piece.first, piece.end, scratch);
     }
@@ -293,11 +295,14 @@ class Forward {
             from_stride = step.op == Op::ATTENTION_OUT ? stride_ : inner_stride_;
         }
         linear(from, from_stride, block.num_rows, weights, first, end, finish,
-               LinearScratch::at(rest_of(thread), plan_.largest_in));
+               LinearScratch::at(rest_of(thread)));
     }
 
     void set_heads(Finish &finish, const Layer &layer, const Block &block) {
         finish.kind = Finish::HEADS;
+        finish.has_bf16_heads = plan_.has_bf16_heads;
+        // The scale of the scores, and the change from e to 2 as the base of the softmax, go into the queries.
+        finish.query_factor = LOG2_E / std::sqrt(float(layer.head_dim));
         finish.heads = layer.heads.data();
         std::copy(heads_, heads_ + 3, finish.heads_out);
         finish.num_rows = pack_.num_tokens;
@@ -366,7 +371,7 @@ Status linear_alone(const PackedLinear &weights, const float *x, int64_t num_row
             finish.out = padded_out;
             finish.stride = p.stride;
             linear(p.x + first * p.weights.in, p.weights.in, num, p.weights, 0, p.weights.num_panels, finish,
-                   LinearScratch::at(rest, p.weights.in));
+                   LinearScratch::at(rest));
             for (int64_t row = 0; row < num; row++)
                 std::copy(padded_out + row * p.stride, padded_out + row * p.stride + p.weights.out,
                           p.out + (first + row) * p.weights.out);

@@ -69,12 +69,14 @@ int32_t modernbert_forward(const void *plan, const Pack *pack, int32_t num_threa
     }
 }
 
-int32_t modernbert_linear(const LinearSpec *spec, int32_t is_int8, const float *x, int64_t rows, int32_t num_threads,
+int32_t modernbert_has_bf16(void) { return HAS_BF16; }
+
+int32_t modernbert_linear(const LinearSpec *spec, int32_t products, const float *x, int64_t rows, int32_t num_threads,
                           float *out) {
     if (!is_possible(num_threads)) return BAD_THREADS;
     try {
         PackedLinear weights;
-        if (!weights.pack(*spec, plain_columns(spec->out), is_int8 != 0)) return NO_MEMORY;
+        if (!weights.pack(*spec, plain_columns(spec->out), Products(products))) return NO_MEMORY;
         const Turn turn;
         return linear_alone(weights, x, rows, num_threads, out);
     } catch (const std::bad_alloc &) {

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 // Raise it with every change of this file: kernels/native_library.py holds the number that it was written for.
-#define MODERNBERT_NATIVE_VERSION 2
+#define MODERNBERT_NATIVE_VERSION 3
 
 #define MODERNBERT_API __attribute__((visibility("default")))
 
@@ -23,6 +23,10 @@ enum Status : int32_t {
     BAD_TOKEN_TYPE = 6,  // a token type outside its table
 };
 
+// What products are computed in. INT8: weights of 8 bits, a scale for each row of a matrix, and activations with a scale
+// for each token: of 8 bits where the processor multiplies those (AVX-512 VNNI), else of 16.
+enum Products : int32_t { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
+
 enum NormKind : int32_t { NO_NORM = 0, LAYER_NORM = 1, RMS_NORM = 2 };
 enum BlockKind : int32_t { PRE_NORM = 0, POST_NORM = 1, PARALLEL = 2 };
 enum Activation : int32_t { IDENTITY = 0, GELU = 1, GELU_TANH = 2, RELU = 3, RELU2 = 4, SILU = 5, QUICK_GELU = 6,
@@ -31,15 +35,17 @@ enum Activation : int32_t { IDENTITY = 0, GELU = 1, GELU_TANH = 2, RELU = 3, REL
 struct NormSpec {
     int32_t kind;
     float eps;
-    const float *weight;  // [D]; kept by the caller, read at every forward
-    const float *bias;    // [D] or null
+    const void *weight;  // [D]; kept by the caller, read at every forward
+    const void *bias;    // [D] or null
+    int32_t is_bf16;     // the two are bfloat16, else floats
 };
 
 struct LinearSpec {
-    const float *weight;  // [out, in], row by row; read once
-    const float *bias;    // [out] or null; read once
+    const void *weight;  // [out, in], row by row; read once
+    const void *bias;    // [out] or null; read once
     int32_t in;
     int32_t out;
+    int32_t is_bf16;  // the two are bfloat16, else floats
 };
 
 struct LayerSpec {
@@ -59,8 +65,9 @@ struct ModelSpec {
     int32_t hidden_size, vocab_size, num_layers;
     int32_t num_positions, position_offset;  // of the learned positions; 0: none
     int32_t num_token_types;                 // 0: none
-    int32_t is_int8;                         // products in 8 bits: weights a channel, activations a token
-    const float *tokens, *positions, *token_types;  // tables [rows, D]; kept by the caller
+    int32_t products;                        // Products
+    int32_t is_bf16;                         // the tables are bfloat16, else floats
+    const void *tokens, *positions, *token_types;  // tables [rows, D]; kept by the caller
     NormSpec embedding_norm, final_norm;
     const LayerSpec *layers;
 };
@@ -85,6 +92,7 @@ struct Block {
 
 MODERNBERT_API int32_t modernbert_version(void);
 MODERNBERT_API int32_t modernbert_lanes(void);  // floats of a vector: sizes of a model must be multiples of it
+MODERNBERT_API int32_t modernbert_has_bf16(void);  // whether products may be BFLOAT16: 1 or 0
 // Null where memory does not suffice.
 MODERNBERT_API void *modernbert_plan_new(const ModelSpec *model);
 // The same from packed weights that were kept: the blocks of a plan, each from a multiple of 64 bytes. They stay the
@@ -99,6 +107,6 @@ MODERNBERT_API int32_t modernbert_plan_is_current(const void *plan);
 // Hidden states [T, D] into `out`; where a code names a bad value, its index goes into `where`.
 MODERNBERT_API int32_t modernbert_forward(const void *plan, const Pack *pack, int32_t num_threads, float *out, int64_t *where);
 // For tests and benchmarks: one product, x [rows, in] by a linear layer into out [rows, out].
-MODERNBERT_API int32_t modernbert_linear(const LinearSpec *linear, int32_t is_int8, const float *x, int64_t rows,
+MODERNBERT_API int32_t modernbert_linear(const LinearSpec *linear, int32_t products, const float *x, int64_t rows,
                           int32_t num_threads, float *out);
 }

@@ -15,7 +15,9 @@ struct Finish {
     int64_t stride = 0;
     // HEADS: queries, keys and values [H, num_rows, K]; row 0 of the call is token `token`.
     const HeadVectors *heads = nullptr;
-    float *heads_out[3] = {};
+    void *heads_out[3] = {};
+    bool has_bf16_heads = false;
+    float query_factor = 1.0f;
     int64_t num_rows = 0, token = 0;
     int32_t head_dim = 0, half = 0;
     const int64_t *positions = nullptr;
@@ -25,10 +27,10 @@ struct Finish {
 // What a thread needs beside its inputs and outputs.
 struct LinearScratch {
     float *sums;        // [BLOCK_ROWS, TILE_COLUMNS]
-    int16_t *numbers;   // [BLOCK_ROWS, in, even]: activations in 8-bit products
-    float *scales;      // [BLOCK_ROWS]
+    RowScale *scales;   // [BLOCK_ROWS]
+    void *numbers;      // [BLOCK_ROWS, in]: activations as bfloat16 or for 8-bit products
     static int64_t floats(int32_t largest_in);
-    static LinearScratch at(float *memory, int32_t largest_in);
+    static LinearScratch at(float *memory);
 };
 
 // x [num_rows, x_stride], panels `first` up to `end`; num_rows at most BLOCK_ROWS.

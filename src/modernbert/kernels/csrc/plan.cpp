@@ -96,6 +96,15 @@ std::vector<int32_t> head_columns(const LayerSpec &spec, int32_t hidden, std::ve
     return rows;
 }
 
+// With 17 significant bits, so that 127 times it is exact: as in pretrained/quantized.py.
+float short_scale(float scale) {
+    uint32_t bits;
+    std::memcpy(&bits, &scale, 4);
+    bits = (bits + 64) & ~127u;
+    std::memcpy(&scale, &bits, 4);
+    return scale;
+}
+
 int64_t sample_place(const PackedLinear &linear, int sample) {
     const int64_t size = int64_t(linear.in) * linear.out;
     return size * (2 * sample + 1) / (2 * NUM_SAMPLES);
@@ -103,101 +112,105 @@ int64_t sample_place(const PackedLinear &linear, int sample) {
 
 }  // namespace
 
-bool PackedLinear::pack(const LinearSpec &spec, const std::vector<int32_t> &rows, bool to_int8,
-                        const std::vector<float> *factors, Mapped *mapped) {
+int PackedLinear::group() const { return products == INT8 ? BYTES_OF_GROUP : products == BFLOAT16 ? 2 : 1; }
+
+int64_t PackedLinear::panel_bytes() const {
+    const int64_t of_number = products == INT8 ? 1 : products == BFLOAT16 ? 2 : 4;
+    return num_groups() * group() * of_number * TILE_COLUMNS;
+}
+
+bool PackedLinear::pack(const LinearSpec &spec, const std::vector<int32_t> &rows, Products of, Mapped *mapped) {
     in = spec.in;
     out = spec.out;
+    products = of;
     num_panels = int32_t(rows.size()) / TILE_COLUMNS;
-    is_int8 = to_int8;
-    source = spec.weight;
+    source = {spec.weight, spec.is_bf16 != 0};
     for (int sample = 0; sample < NUM_SAMPLES; sample++) samples[sample] = source[sample_place(*this, sample)];
-    const int64_t pairs = (in + 1) / 2, of_floats = int64_t(rows.size()) * int64_t(sizeof(float));
-    const int64_t of_weights = (to_int8 ? pairs * 2 : int64_t(in) * int64_t(sizeof(float))) * int64_t(rows.size());
+    const int64_t of_floats = int64_t(rows.size()) * int64_t(sizeof(float));
     if (mapped) {
         if (spec.bias && !bias.borrow(*mapped, of_floats)) return false;
-        if (!weights.borrow(*mapped, of_weights)) return false;
-        if (to_int8 && !scales.borrow(*mapped, of_floats)) return false;
+        if (!weights.borrow(*mapped, num_panels * panel_bytes())) return false;
+        if (products == INT8 && !scales.borrow(*mapped, 2 * of_floats)) return false;
         const void *then = mapped->next(sizeof(samples));
         return then && std::memcmp(then, samples, sizeof(samples)) == 0;
     }
     if (spec.bias) {
         if (!bias.take(of_floats)) return false;
-        for (size_t c = 0; c < rows.size(); c++)
-            bias.as<float>()[c] = rows[c] < 0 ? 0.0f : spec.bias[rows[c]] * (factors ? (*factors)[rows[c]] : 1.0f);
+        const Given from{spec.bias, spec.is_bf16 != 0};
+        for (size_t c = 0; c < rows.size(); c++) bias.as<float>()[c] = rows[c] < 0 ? 0.0f : from[rows[c]];
     }
-    if (!weights.take(of_weights)) return false;
-    if (to_int8 && !scales.take(of_floats)) return false;
-    to_int8 ? pack_bytes(spec, rows, factors) : pack_floats(spec, rows, factors);
+    if (!weights.take(num_panels * panel_bytes())) return false;
+    if (products == INT8 && !scales.take(2 * of_floats)) return false;
+    if (products == INT8) pack_bytes(rows);
+    else if (products == BFLOAT16) fill<uint16_t>(rows, [](float x, int32_t) { return to_bf16(x); });
+    else fill<float>(rows, [](float x, int32_t) { return x; });
     return true;
 }
 
-void PackedLinear::pack_floats(const LinearSpec &spec, const std::vector<int32_t> &rows,
-                               const std::vector<float> *factors) {
-    for (int32_t panel = 0; panel < num_panels; panel++) {
-        float *to = weights.as<float>() + int64_t(panel) * in * TILE_COLUMNS;
-        for (int32_t column = 0; column < TILE_COLUMNS; column++) {
-            const int32_t row = rows[panel * TILE_COLUMNS + column];
-            const float factor = row >= 0 && factors ? (*factors)[row] : 1.0f;
-            const float *from = spec.weight + int64_t(row) * in;
-            for (int32_t k = 0; k < in; k++)
-                to[int64_t(k) * TILE_COLUMNS + column] = row < 0 ? 0.0f : from[k] * factor;
-        }
+template <typename Number, typename Convert>
+void PackedLinear::fill(const std::vector<int32_t> &rows, Convert convert) {
+    const int64_t size = group(), of_panel = panel_bytes() / int64_t(sizeof(Number));
+    std::memset(weights.as<void>(), 0, size_t(num_panels * panel_bytes()));
+    for (int32_t c = 0; c < int32_t(rows.size()); c++) {
+        if (rows[c] < 0) continue;
+        Number *to = weights.as<Number>() + c / TILE_COLUMNS * of_panel + c % TILE_COLUMNS * size;
+        const int64_t first = int64_t(rows[c]) * in;
+        for (int64_t k = 0; k < in; k++)
+            to[k / size * TILE_COLUMNS * size + k % size] = convert(source[first + k], c);
     }
 }
 
 // Symmetric, a scale for each row of the matrix: its largest number becomes 127.
-void PackedLinear::pack_bytes(const LinearSpec &spec, const std::vector<int32_t> &rows,
-                              const std::vector<float> *factors) {
-    const int64_t pairs = (in + 1) / 2;
-    std::memset(weights.as<void>(), 0, weights.bytes());
-    for (int32_t c = 0; c < int32_t(rows.size()); c++) {
-        const int32_t row = rows[c];
-        scales.as<float>()[c] = 0.0f;
-        if (row < 0) continue;
-        const float *from = spec.weight + int64_t(row) * in;
+void PackedLinear::pack_bytes(const std::vector<int32_t> &rows) {
+    float *scale = scales.as<float>();
+    int32_t *sums = scales.as<int32_t>() + rows.size();
+    std::memset(scale, 0, 2 * rows.size() * sizeof(float));
+    for (size_t c = 0; c < rows.size(); c++) {
+        if (rows[c] < 0) continue;
         float largest = 0.0f;
         bool is_number = true;
         for (int32_t k = 0; k < in; k++) {
-            largest = std::fmax(largest, std::fabs(from[k]));
-            is_number = is_number && std::isfinite(from[k]);
+            const float x = source[int64_t(rows[c]) * in + k];
+            largest = std::fmax(largest, std::fabs(x));
+            is_number = is_number && std::isfinite(x);
         }
-        const float scale = largest / 127.0f;
         // A row that holds NaN or infinity gives NaN, as it would in floats.
-        scales.as<float>()[c] = is_number ? scale * (factors ? (*factors)[row] : 1.0f) : NAN;
-        if (!is_number || largest == 0.0f) continue;
-        int8_t *to = weights.as<int8_t>() + int64_t(c / TILE_COLUMNS) * pairs * 2 * TILE_COLUMNS;
-        for (int32_t k = 0; k < in; k++)
-            to[(int64_t(k / 2) * TILE_COLUMNS + c % TILE_COLUMNS) * 2 + k % 2] = int8_t(std::nearbyint(from[k] / scale));
+        scale[c] = is_number ? short_scale(largest / 127.0f) : NAN;
     }
+    fill<int8_t>(rows, [&](float x, int32_t c) {
+        const bool is_some = scale[c] > 0.0f;  // not of a NaN
+        const int8_t number = is_some ? int8_t(std::nearbyint(x / scale[c])) : int8_t(0);
+        sums[c] += number;
+        return number;
+    });
 }
 
 bool PackedLinear::is_current() const {
-    for (int sample = 0; sample < NUM_SAMPLES; sample++)
-        if (std::memcmp(&samples[sample], &source[sample_place(*this, sample)], sizeof(float)) != 0) return false;
+    for (int sample = 0; sample < NUM_SAMPLES; sample++) {
+        const float now = source[sample_place(*this, sample)];
+        if (std::memcmp(&samples[sample], &now, sizeof(float)) != 0) return false;  // a NaN is equal to itself
+    }
     return true;
 }
 
 bool Plan::build(const ModelSpec &model, Mapped *mapped) {
     spec = model;
     layers.resize(model.num_layers);
-    const bool to_int8 = model.is_int8 != 0;
+    const Products products = Products(model.products);
+    has_bf16_heads = HAS_BF16 && products != FLOAT32;
     for (int32_t i = 0; i < model.num_layers; i++) {
         Layer &layer = layers[i];
         layer.spec = model.layers[i];
         const LayerSpec &from = layer.spec;
         layer.head_dim = model.hidden_size / from.num_heads;
-        // The scale of the scores, and the change from e to 2 as the base of the softmax, go into the queries.
-        std::vector<float> factors(3 * model.hidden_size, 1.0f);
-        for (int32_t row = 0; row < model.hidden_size; row++)
-            factors[row] = LOG2_E / std::sqrt(float(layer.head_dim));
         const auto columns = head_columns(from, model.hidden_size, layer.heads);
         const auto in_columns = from.is_gated ? gated_columns(from.mlp_in.out) : plain_columns(from.mlp_in.out);
         const auto attention_columns = plain_columns(from.attention_out.out);
         const auto out_columns = plain_columns(from.mlp_out.out);
-        if (!layer.qkv.pack(from.qkv, columns, to_int8, &factors, mapped) ||
-            !layer.attention_out.pack(from.attention_out, attention_columns, to_int8, nullptr, mapped) ||
-            !layer.mlp_in.pack(from.mlp_in, in_columns, to_int8, nullptr, mapped) ||
-            !layer.mlp_out.pack(from.mlp_out, out_columns, to_int8, nullptr, mapped))
+        if (!layer.qkv.pack(from.qkv, columns, products, mapped) ||
+            !layer.attention_out.pack(from.attention_out, attention_columns, products, mapped) ||
+            !layer.mlp_in.pack(from.mlp_in, in_columns, products, mapped) ||
+            !layer.mlp_out.pack(from.mlp_out, out_columns, products, mapped))
             return false;
         for (const PackedLinear *linear : {&layer.qkv, &layer.attention_out, &layer.mlp_in, &layer.mlp_out})
             largest_in = linear->in > largest_in ? linear->in : largest_in;
@@ -212,7 +225,7 @@ std::vector<Block> Plan::blocks() const {
         for (const PackedLinear *linear : {&layer.qkv, &layer.attention_out, &layer.mlp_in, &layer.mlp_out}) {
             if (linear->bias.as<void>()) blocks.push_back(linear->bias.used());
             blocks.push_back(linear->weights.used());
-            if (linear->is_int8) blocks.push_back(linear->scales.used());
+            if (linear->products == INT8) blocks.push_back(linear->scales.used());
             blocks.push_back({linear->samples, sizeof(linear->samples)});
         }
     return blocks;

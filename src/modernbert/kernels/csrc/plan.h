@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "interface.h"
+#include "bytes.h"
 #include "tiles.h"
 
 namespace modernbert {
@@ -52,26 +53,31 @@ struct HeadVectors {
 // Numbers of a matrix at some places, to see whether it has changed since.
 constexpr int NUM_SAMPLES = 8;
 
-// A linear layer, its columns in panels of TILE_COLUMNS, each panel as the inner loop reads it.
+// A linear layer, its columns in panels of TILE_COLUMNS, each panel as the inner loop reads it: [in / group, column,
+// group], where a group is what one lane multiplies at a time.
 struct PackedLinear {
     int32_t in = 0, out = 0, num_panels = 0;
-    bool is_int8 = false;
-    Memory weights;  // floats [panel, in, column], or bytes [panel, in / 2, column, 2]
+    Products products = FLOAT32;
+    Memory weights;  // [panel, in / group, column, group]: floats, pairs of bfloat16, or BYTES_OF_GROUP bytes
     Memory bias;     // [panel, column], null where there is none
-    Memory scales;   // of 8-bit weights: [panel, column]
-    const float *source = nullptr;
+    Memory scales;   // of 8-bit weights: [panel, column], and then as many int32, the sum of each column
+    Given source{};
     float samples[NUM_SAMPLES] = {};
 
-    // `rows[c]` is the row of the matrix that becomes column c, -1 for none; `factors[row]` multiplies it. False
-    // where there is no memory for it, or `mapped` holds another matrix.
-    bool pack(const LinearSpec &spec, const std::vector<int32_t> &rows, bool to_int8,
-              const std::vector<float> *factors = nullptr, Mapped *mapped = nullptr);
+    // `rows[c]` is the row of the matrix that becomes column c, -1 for none. False where there is no memory for it, or
+    // `mapped` holds another matrix.
+    bool pack(const LinearSpec &spec, const std::vector<int32_t> &rows, Products products, Mapped *mapped = nullptr);
     bool is_current() const;
     int64_t bytes() const { return weights.bytes() + bias.bytes() + scales.bytes(); }
+    int64_t num_groups() const { return (in + group() - 1) / group(); }
+    // Of a panel's weights.
+    int64_t panel_bytes() const;
 
   private:
-    void pack_floats(const LinearSpec &spec, const std::vector<int32_t> &rows, const std::vector<float> *factors);
-    void pack_bytes(const LinearSpec &spec, const std::vector<int32_t> &rows, const std::vector<float> *factors);
+    int group() const;
+    template <typename Number, typename Convert>
+    void fill(const std::vector<int32_t> &rows, Convert convert);
+    void pack_bytes(const std::vector<int32_t> &rows);
 };
 
 struct Layer {
@@ -85,6 +91,7 @@ struct Plan {
     ModelSpec spec;
     std::vector<Layer> layers;
     int32_t largest_in = 0;  // the widest input of any product
+    bool has_bf16_heads = false;  // queries, keys and values are bfloat16
 
     // Packs the matrices, or takes them from `mapped` as they are.
     bool build(const ModelSpec &model, Mapped *mapped = nullptr);

@@ -12,6 +12,7 @@ void norm_row(const NormSpec &norm, const float *from, float *to, int32_t size) 
         if (from != to) std::memcpy(to, from, size * sizeof(float));
         return;
     }
+    const Given weight{norm.weight, norm.is_bf16 != 0}, bias{norm.bias, norm.is_bf16 != 0};
     float mean = 0.0f;
     if (norm.kind == LAYER_NORM) {
         Floats sum{};
@@ -29,22 +30,21 @@ void norm_row(const NormSpec &norm, const float *from, float *to, int32_t size) 
     const float factor = std::isfinite(variance) ? 1.0f / std::sqrt(variance + norm.eps) : NAN;
     for (int32_t i = 0; i < size; i += LANES) {
         Floats x = (load(from + i) - mean) * factor;
-        if (norm.weight) x *= load(norm.weight + i);
-        if (norm.bias) x += load(norm.bias + i);
+        if (norm.weight) x *= weight.vector(i);
+        if (norm.bias) x += bias.vector(i);
         store(to + i, x);
     }
 }
 
 void embed_row(const ModelSpec &model, int64_t token, int64_t position, int64_t type, float *to) {
     const int64_t size = model.hidden_size;
-    const float *of_token = model.tokens + token * size;
-    const float *of_type = model.num_token_types ? model.token_types + type * size : nullptr;
-    const float *of_position =
-        model.num_positions ? model.positions + (position + model.position_offset) * size : nullptr;
+    const bool is_bf16 = model.is_bf16 != 0;
+    const Given tokens{model.tokens, is_bf16}, types{model.token_types, is_bf16}, positions{model.positions, is_bf16};
+    const int64_t place = (position + model.position_offset) * size;
     for (int64_t i = 0; i < size; i += LANES) {
-        Floats x = load(of_token + i);
-        if (of_type) x += load(of_type + i);
-        if (of_position) x += load(of_position + i);
+        Floats x = tokens.vector(token * size + i);
+        if (model.num_token_types) x += types.vector(type * size + i);
+        if (model.num_positions) x += positions.vector(place + i);
         store(to + i, x);
     }
     norm_row(model.embedding_norm, to, to, model.hidden_size);

@@ -23,6 +23,48 @@ inline Floats load(const float *from) { return *reinterpret_cast<const LooseFloa
 inline void store(float *to, Floats x) { *reinterpret_cast<LooseFloats *>(to) = x; }
 inline Floats splat(float x) { return Floats{} + x; }
 
+// bfloat16 are the upper halves of floats.
+inline Floats widened(const uint16_t *from) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
+#else
+    return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
+#endif
+}
+
+// Numbers of the caller: floats or bfloat16.
+struct Given {
+    const void *at;
+    bool is_bf16;
+    Floats vector(int64_t i) const {
+        return is_bf16 ? widened((const uint16_t *)at + i) : load((const float *)at + i);
+    }
+    float operator[](int64_t i) const {
+        if (!is_bf16) return ((const float *)at)[i];
+        const uint32_t bits = uint32_t(((const uint16_t *)at)[i]) << 16;
+        float x;
+        std::memcpy(&x, &bits, 4);
+        return x;
+    }
+};
+
+// To the nearest, ties to even; a NaN stays one.
+inline uint16_t to_bf16(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    if (x != x) return uint16_t(bits >> 16 | 0x40);
+    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+#if defined(__AVX512BF16__)
+constexpr bool HAS_BF16 = true;
+inline void store_bf16(uint16_t *to, Floats x) {
+    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+}
+#else
+constexpr bool HAS_BF16 = false;
+#endif
+
 inline Floats larger(Floats a, Floats b) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
