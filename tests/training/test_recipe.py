@@ -8,7 +8,7 @@ import pytest
 from modernbert.errors import TrainingError
 from modernbert.training.optim import AdamWConfig
 from modernbert.training.recipe import as_data, require_same
-from modernbert.training.schedule import BatchWarmup
+from modernbert.training.schedule import BatchWarmup, StepRates
 from tests.training.small_recipe import small_recipe
 
 
@@ -59,6 +59,26 @@ def test_a_phase_that_has_not_begun_may_be_changed_and_one_that_has_may_not():
         require_same(as_data(old), as_data(later), phase=1, where="x")
     more = replace(old, phases=(*old.phases, replace(second, name="again")))
     require_same(as_data(old), as_data(more), phase=1, where="x")
+
+
+def test_a_phase_at_constant_rates_may_be_made_longer_or_shorter_while_it_runs():
+    old = small_recipe()
+
+    def changed(number, **changes):
+        phases = list(old.phases)
+        phases[number] = replace(phases[number], **changes)
+        return replace(old, phases=tuple(phases))
+
+    for tokens in (1, 10_000):
+        require_same(as_data(old), as_data(changed(0, tokens=tokens)), phase=0, where="x")
+    with pytest.raises(TrainingError, match=r"phases\.0\.tokens"):  # it is over
+        require_same(as_data(old), as_data(changed(0, tokens=1)), phase=1, where="x")
+    with pytest.raises(TrainingError, match=r"phases\.1\.tokens"):  # its rate falls over just so many
+        require_same(as_data(old), as_data(changed(1, tokens=10_000)), phase=1, where="x")
+    curriculum = changed(0, mask_rate=StepRates(rates=(0.3, 0.2)))
+    longer = replace(curriculum, phases=(replace(curriculum.phases[0], tokens=9000), old.phases[1]))
+    with pytest.raises(TrainingError, match=r"phases\.0\.tokens"):
+        require_same(as_data(curriculum), as_data(longer), phase=0, where="x")
 
 
 def test_a_recipe_stretches_with_its_courses():

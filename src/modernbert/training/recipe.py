@@ -7,7 +7,7 @@ can write it down, and compare it with what is asked for when it goes on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
@@ -166,19 +166,28 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any], *, phase: int, 
     """TrainingError naming each field that differs between two recipes (as data) and may not.
 
     What a run has not come to yet, the phases after number `phase`, may be changed, and so may FREE_FIELDS.
+    A phase whose rates do not depend on its length may also be made longer or shorter while it runs.
     """
+    open_end = f"phases.{phase}.tokens" if _has_open_end(old["phases"][phase : phase + 1]) else None
     differences = [
         (path, before, after)
         for path, before, after in _differences(old, new)
-        if path.split(".")[0] not in FREE_FIELDS and not _is_to_come(path, phase)
+        if path.split(".")[0] not in FREE_FIELDS and path != open_end and not _is_to_come(path, phase)
     ]
     if differences:
         shown = "\n".join(f"  {path}: {before} -> {after}" for path, before, after in differences[:10])
         raise TrainingError(
             f"{where} was begun with another recipe; what differs:\n{shown}\n"
             "hint: run the old recipe on, or begin a new folder with --out. "
-            f"{', '.join(sorted(FREE_FIELDS))} and phases that have not begun may be changed"
+            f"{', '.join(sorted(FREE_FIELDS))} and phases that have not begun may be changed, and the tokens "
+            "of one that runs at constant rates"
         )
+
+
+def _has_open_end(phases: Sequence[Mapping[str, Any]]) -> bool:
+    return all(each["schedule"]["is"] == "Constant" for each in phases) and all(
+        each["mask_rate"]["is"] == "ConstantRate" for each in phases
+    )
 
 
 def _is_to_come(path: str, phase: int) -> bool:
