@@ -32,7 +32,8 @@ FLAGS = {
 }
 COMMON = ("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra", "-Werror")
 COMMON += ("-Wno-missing-field-initializers",)
-STATIC = ("-static-libstdc++", "-static-libgcc")
+# What of the C++ library is not used must not ask for a newer C library than the rest does.
+STATIC = ("-static-libstdc++", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections")
 SANITIZE = (
     "-O1",
     "-g",
