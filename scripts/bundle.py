@@ -1,0 +1,212 @@
+"""Make a finished pretraining run a model that ships: weights in bfloat16, card, journal and curves.
+
+    python scripts/bundle.py runs/nano --name nano --corpus corpus/ --processor "an AMD EPYC (Zen 4)"
+
+The folder goes to src/modernbert/bundled/NAME, the rest to docs/NAME. Every figure of the card comes from the
+run's journal; licences and sources are counted from the corpus.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import zstandard
+
+import modernbert
+
+ROOT = Path(__file__).parent.parent
+REGISTERS = ("books", "prose", "docs", "code")
+SENTENCES = (
+    "The capital of France is [MASK].",
+    "He opened the door and walked into the [MASK].",
+    "for i in [MASK](10):",
+    "The function returns [MASK] if the list is empty.",
+)
+
+
+def main() -> None:
+    """Write both folders."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="the .jsonl.zst files that it learned from"
+    )
+    parser.add_argument("--processor", required=True, help="what it was trained on, in words")
+    args = parser.parse_args()
+    folder, docs = ROOT / "src" / "modernbert" / "bundled" / args.name, ROOT / "docs" / args.name
+    docs.mkdir(parents=True, exist_ok=True)
+    modernbert.load(args.run / "final", dtype=torch.bfloat16, device="cpu").save(folder)
+    shutil.copy(args.run / "curves.png", docs)
+    shutil.copy(args.run / "evaluations.jsonl", docs)
+    with gzip.GzipFile(docs / "journal.jsonl.gz", "wb", mtime=0) as file:
+        file.write((args.run / "journal.jsonl").read_bytes())
+    (docs / "recipe.json").write_bytes((args.run / "recipe.json").read_bytes())
+    sources = read_sources(args.corpus)
+    (docs / "sources.md").write_text(sources_page(args.name, sources), encoding="utf-8")
+    (folder / "README.md").write_text(card(args, folder, sources), encoding="utf-8")
+    (docs / "README.md").write_text(page(args.name, folder), encoding="utf-8")
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON lines file, .zst taken off."""
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        for line in io.TextIOWrapper(stream, encoding="utf-8"):
+            yield json.loads(line)
+
+
+def read_sources(corpus: Path) -> dict[str, Counter[tuple[str, str]]]:
+    """For each register how many documents come from each source under each licence."""
+    registers = [path for path in sorted(corpus.glob("*.jsonl.zst")) if path.name.split(".")[0] in REGISTERS]
+    return {
+        path.name.split(".")[0]: Counter((row["source"], row["licence"]) for row in read_lines(path))
+        for path in registers
+    }
+
+
+def sources_page(name: str, sources: Mapping[str, Counter[tuple[str, str]]]) -> str:
+    """Where the text came from, for all to whom credit is due."""
+    rows = [
+        (register, source, licence, f"{count:,}")
+        for register, found in sources.items()
+        for (source, licence), count in sorted(found.items())
+    ]
+    table = markdown(("register", "source", "licence", "documents"), rows)
+    return f"# What {name} has read\n\nAll of it, by source.\n\n{table}\n"
+
+
+def card(args: argparse.Namespace, folder: Path, sources: Mapping[str, Counter[tuple[str, str]]]) -> str:
+    """The model's README.md, as model hubs read it."""
+    model = modernbert.load(folder, dtype="float32", device="cpu")
+    steps = read_json_lines(args.run / "journal.jsonl")
+    evaluations = read_json_lines(args.run / "evaluations.jsonl")
+    last, num_tokens = evaluations[-1], steps[-1]["tokens"]
+    seconds = sum(
+        (row["tokens"] - before["tokens"]) / row["tokens_per_second"] for before, row in pairwise(steps)
+    )
+    size = sum(parameter.numel() for parameter in model.module.parameters())
+    num_bytes = (folder / "model.safetensors").stat().st_size
+    config = model.config.encoder
+    fills = [
+        (f"`{text}`", ", ".join(f"{fill.token.strip()} {fill.score:.2f}" for fill in model.fill_mask(text)))
+        for text in SENTENCES
+    ]
+    licences = [
+        (register, f"{sum(found.values()):,}", ", ".join(sorted({licence for _, licence in found})))
+        for register, found in sources.items()
+    ]
+    phases = phases_of(steps)
+    return f"""---
+language: en
+library_name: transformers
+license: apache-2.0
+pipeline_tag: fill-mask
+tags: [modernbert]
+---
+
+# {args.name}
+
+A small ModernBERT: {size / 1e6:.1f} M parameters, {len(config.blocks)} layers of {config.hidden_size}, a
+vocabulary of {config.vocab_size:,} of text and code, {config.max_positions:,} tokens,
+{num_bytes / 2**20:.1f} MiB in bfloat16. It comes with the package `modernbert` and loads in transformers.
+
+```console
+$ modernbert fill-mask "{SENTENCES[0]}"
+```
+
+## How it was trained
+
+`modernbert pretrain nano` on {num_tokens:,} tokens, from nothing, on one core of {args.processor}:
+{seconds / 3600:.1f} hours at {num_tokens / seconds:,.0f} tokens a second. That is little: the recipe is made
+for 100 M tokens, and the loss was still falling.
+
+{markdown(("phase", "tokens", "longest sequence", "masked", "last loss in training"), phases)}
+
+Curves, journal, recipe and sources are in docs/{args.name} of the repository.
+
+## How good it is
+
+On held-out documents, {last["num_masked"]:,.0f} tokens masked, 15 % of them:
+
+{markdown(("register", "loss", "guessed right"), quality(last))}
+
+The likeliest fills, in order:
+
+{markdown(("text", "fills"), fills)}
+
+It knows the grammar of English and of Python better than facts, as one expects of so small a model that has
+read so little. Good for: trying things offline, tests, a start for fine-tuning on short texts where a
+processor must answer in milliseconds. Not good for: facts, other languages, vectors without fine-tuning.
+
+## What it has read
+
+{markdown(("register", "documents", "licences"), licences)}
+
+Public-domain books, an extract of English Wikipedia, textbooks, documentation and source code, mostly Python;
+what stands in common evaluation sets was taken out. Books are old and so are some of their views, which the
+model may repeat.
+"""
+
+
+def phases_of(steps: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """A row a phase."""
+    rows: list[tuple[str, ...]] = []
+    done = 0
+    lengths = {"pretrain": "1,024", "extend": "8,192", "decay": "8,192"}
+    for name in dict.fromkeys(step["phase"] for step in steps):
+        own = [step for step in steps if step["phase"] == name]
+        tail = own[-max(1, len(own) // 20) :]
+        loss = sum(step["loss"] for step in tail) / len(tail)
+        rate = f"{own[-1]['mask_rate']:.0%}"
+        rows.append((name, f"{own[-1]['tokens'] - done:,}", lengths[name], rate, f"{loss:.2f}"))
+        done = own[-1]["tokens"]
+    return rows
+
+
+def quality(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """A row a register, and one for all."""
+    found = {**evaluation["sources"], "all": evaluation}
+    return [(name, f"{each['loss']:.2f}", f"{each['accuracy']:.0%}") for name, each in found.items()]
+
+
+def page(name: str, folder: Path) -> str:
+    """What stands in docs beside the run's files."""
+    text = (folder / "README.md").read_text(encoding="utf-8").split("## How it was trained", 1)[1]
+    return (
+        f"""# The run behind {name}
+
+The model's card, `src/modernbert/bundled/{name}/README.md`, says what it is good for. Here are
+`journal.jsonl.gz`, a line a step; `evaluations.jsonl`; `recipe.json`; and [what it has read](sources.md).
+
+![Loss, accuracy, rate and speed by tokens](curves.png)
+
+## How it was trained{text.split("## What it has read")[0]}""".rstrip()
+        + "\n"
+    )
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
