@@ -8,8 +8,8 @@
 
 All learn from the same sequences of at most 1,024 tokens, in the same order and with the same masks, and are
 asked for the same masked tokens of held-out text, 15 % of them, whatever share they learned from. A run is
-kept in --out and goes on where SIGTERM or Ctrl-C stopped it; results/claim-PROCESSOR.* are written anew after
-each that ends. Two processes may share the work by --only.
+kept in --out and goes on where SIGTERM or Ctrl-C stopped it; results/claim.* are written anew after each that
+ends, and what stands there is not run again. Two processes may share the work by --only.
 
     python benchmarks/claim.py --data runs/shards --valid runs/shards-valid --list
     python benchmarks/claim.py --data runs/shards --valid runs/shards-valid --only rates small
@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from claim_models import SEQ_LEN, VARIANTS, mask_rate_of, num_parameters
-from claim_report import write_report
+from claim_report import restore, write_report
 from claim_runs import GROUPS, OUTCOME, START_RATES, Job, Place, all_jobs, do
 
 from modernbert.training.optim import StableAdamWConfig, set_learning_rate
@@ -57,6 +57,8 @@ def main() -> None:
     place = Place(data=args.data, valid=args.valid, out=args.out)
     # what was only tried must not pass for a result
     target = None if args.scale == 1 else args.out
+    if target is None:
+        restore(jobs, args.out)
     if args.list:
         print_list(chosen, args.out, args.threads)
         return

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from claim_models import ABLATIONS, PAIR, SIZES, VARIANTS, Size, mask_rate_of, num_parameters
-from claim_runs import Job, curve, read_outcome
-from common import description, machine, results_path
+from claim_runs import OUTCOME, Job, curve, read_outcome
+from common import RESULTS, description, machine, results_path
 
 from modernbert.files import write_atomic
 from modernbert.plots import INK, colours, new_figure, save
+from modernbert.training import journal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,9 +61,30 @@ def write_report(jobs: Sequence[Job], out: Path, target: Path | None) -> str:
 
 
 def path_of(suffix: str, target: Path | None) -> Path:
-    path = results_path("claim", suffix) if target is None else target / f"claim{suffix}"
+    """What was learned does not depend on the processor: one file for all."""
+    path = (RESULTS if target is None else target) / f"claim{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def restore(jobs: Sequence[Job], out: Path) -> None:
+    """Take the runs that stand in the stored results, and not in `out`, for done."""
+    path = path_of(".json", None)
+    stored: Results = json.loads(path.read_text()) if path.exists() else {"rates": {}, "sizes": {}}
+    for job in jobs:
+        folder = out / job.name
+        if job.group == "rates":
+            found = stored["rates"].get(job.variant)
+        else:
+            of_variant = stored["sizes"].get(job.size.name, {}).get(job.variant, {"seeds": {}})
+            found = of_variant["seeds"].get(str(job.seed))
+        if found is None or (folder / OUTCOME).exists():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [json.dumps({"tokens": tokens, "loss": loss}) for tokens, loss in found.get("curve", ())]
+        write_atomic(folder / journal.EVALUATIONS, "".join(f"{row}\n" for row in rows))
+        content = {name: value for name, value in found.items() if name != "curve"}
+        write_atomic(folder / OUTCOME, json.dumps(content, indent=2) + "\n")
 
 
 def read_speed() -> dict[str, Any]:
