@@ -48,13 +48,19 @@ format: .venv/.dev ## format the code and mend what the linter can
 docs: .venv/.dev ## write docs/reference anew from the docstrings
 	$(BIN)/python scripts/reference.py
 
-bench: .venv/.dev .venv/.native ## run the benchmarks and write their results (half an hour)
+bench: .venv/.dev .venv/.native ## run the benchmarks and write their results (two hours)
+	$(BIN)/pip install --quiet -e ".[bench]"
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/inference.py --model nano
+	$(BIN)/python benchmarks/inference.py --model minilm
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/local_attention.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/training_profile.py
 	$(BIN)/python benchmarks/loss_memory.py
+	if [ -n "$$MODERNBERT_DATA" ]; then $(BIN)/python benchmarks/strings.py && $(BIN)/python benchmarks/precision.py; fi
 
 clean: ## remove what was set up and built
 	rm -rf .venv build dist demo src/*.egg-info src/modernbert/kernels/*.so

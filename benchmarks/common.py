@@ -28,6 +28,7 @@ PACKAGES = (
     "sentence-transformers",
     "onnxruntime",
     "openvino",
+    "xllamacpp",
 )
 # What decides which matrix kernels run; names as in /proc/cpuinfo.
 FLAGS = (

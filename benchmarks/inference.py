@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ FP32_TOLERANCE = 1e-4  # the promise of the package: same numbers as transformer
 ROUNDED_COSINE = 0.98  # rounding in 22 layers of random weights moves a token's vector, it must not turn it
 SECONDS_A_CASE = 150  # long cases repeat less often, but never less than MIN_REPEATS times
 MIN_REPEATS = 3
-NEEDS = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+NEEDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "xllamacpp": "xllamacpp"}
 
 ROWS = (256, 512, 1024, 2048, 4096)  # of the products by which the machine's rate is measured
 
@@ -180,7 +180,8 @@ def measure(case: Case, subject: Subject, sides: list[Side], repeats: int | None
     agreements, once = {}, 0.0
     for side in running:
         seconds, hidden = timed(lambda side=side: side.run(sequences))
-        agreements[side.name] = agreement(side, hidden.cpu(), truth)
+        wanted = means(truth, case.lengths) if side.is_pooled else truth
+        agreements[side.name] = agreement(side, hidden.cpu(), wanted)
         report(f"{case.name}: {side.name} warm-up {seconds:.2f} s; {agreements[side.name]}")
         once += seconds
     num_passes = repeats or min(case.repeats, max(MIN_REPEATS, int(SECONDS_A_CASE / once)))
@@ -197,6 +198,11 @@ def measure(case: Case, subject: Subject, sides: list[Side], repeats: int | None
         {"useful_flops": useful_flops, **row_of(case, side, times[side.name], agreements[side.name])}
         for side in running
     ]
+
+
+def means(hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The mean of each text, [S, D]."""
+    return torch.stack([each.mean(dim=0) for each in hidden.split(list(lengths))])
 
 
 def row_of(case: Case, side: Side, times: list[float], words: str) -> dict[str, Any]:
@@ -318,7 +324,7 @@ def synchronize() -> None:
 
 def print_tables(data: dict[str, Any]) -> None:
     here = machine()
-    names = ("modernbert", "torch", "transformers", "onnxruntime", "openvino", "python")
+    names = ("modernbert", "torch", "transformers", "onnxruntime", "openvino", "xllamacpp", "python")
     versions = ", ".join(f"{name} {here['versions'][name]}" for name in names if name in here["versions"])
     roofs = ", ".join(
         f"{rate / 1e9:,.0f} GFLOP/s in {d}" for d, rate in data["matrix_flops_per_second"].items()

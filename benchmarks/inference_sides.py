@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
+from llama_cpp import LlamaCpp, can_run
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
@@ -27,10 +28,14 @@ MAX_BATCH = 512
 
 
 class Side(Protocol):
-    """A way to run the model. `precision` is "full" (fp32 or bf16) or "int8": like is compared with like."""
+    """A way to run the model. `precision` is "full" (fp32 or bf16) or "int8": like is compared with like.
+
+    `is_pooled`: it gives the mean of each text, [S, D].
+    """
 
     name: str
     precision: str
+    is_pooled: bool
 
     def run(self, sequences: list[list[int]]) -> Tensor:
         """Hidden states of all real tokens, [T, D]."""
@@ -45,6 +50,7 @@ class Ours:
     dtype: torch.dtype = torch.float32
     device: torch.device = CPU
     is_int8: bool = False
+    is_pooled: bool = False
 
     def __post_init__(self) -> None:
         self.name = "modernbert int8" if self.is_int8 else f"modernbert {short(self.dtype)}"
@@ -64,6 +70,7 @@ class Transformers:
     folder: Path
     dtype: torch.dtype = torch.float32
     device: torch.device = CPU
+    is_pooled: bool = False
 
     def __post_init__(self) -> None:
         self.name, self.precision = f"transformers {short(self.dtype)}", "full"
@@ -82,6 +89,7 @@ class OnnxRuntime:
 
     path: Path
     is_int8: bool = False
+    is_pooled: bool = False
 
     def __post_init__(self) -> None:
         import onnxruntime
@@ -107,6 +115,7 @@ class OpenVino:
 
     path: Path
     precision_hint: str = "f32"
+    is_pooled: bool = False
 
     def __post_init__(self) -> None:
         import openvino
@@ -142,6 +151,11 @@ def sides_for(folder: Path, device: torch.device, dtype: torch.dtype) -> dict[st
     found["openvino"] = lambda: OpenVino(path=export(folder))
     if dtype == torch.bfloat16:
         found["openvino-low"] = lambda: OpenVino(path=export(folder), precision_hint="bf16")
+    if can_run(folder):
+        found["xllamacpp"] = lambda: LlamaCpp(folder=folder)
+        found["xllamacpp-int8"] = lambda: LlamaCpp(folder=folder, format="Q8_0")
+        if dtype == torch.bfloat16:
+            found["xllamacpp-low"] = lambda: LlamaCpp(folder=folder, format="BF16")
     return found
 
 
