@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 64 * 2**20
 # Numbers for each thread that a core's cache holds from one step over them to the next.
 CACHED_LOGITS = 2**18
+# Rows of the matrix whose gradient by a chunk is added before that of the next: a rounded product in the cache.
+CACHED_ROWS = 2**13
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,7 +233,10 @@ def _add_gradients(
     if by_weight is not None and by_weight.dtype == h.dtype:
         by_weight.addmm_(by_logits.t(), h)
     elif by_weight is not None:
-        by_weight += by_logits.t() @ h
+        for part, logits in zip(
+            by_weight.split(CACHED_ROWS), by_logits.split(CACHED_ROWS, dim=1), strict=True
+        ):
+            part += logits.t() @ h
 
 
 def _sums(found: _Found, settings: _Settings) -> tuple[Tensor, ...]:
