@@ -78,13 +78,18 @@ def test_sdpa_agrees_with_the_reference_where_blocks_end(window, length):
     assert_agrees(sdpa(), call, FP32_TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, FP32_TOLERANCE), (torch.bfloat16, BF16_TOLERANCE)],
+    ids=["fp32", "bf16"],
+)
 @pytest.mark.parametrize(("window", "lengths"), WINDOWS_AND_LENGTHS)
-def test_tiles_agree_with_the_reference(window, lengths):
-    call = trained(random_call(lengths, window_each_side=window))
+def test_tiles_agree_with_the_reference(window, lengths, dtype, tolerance):
+    call = trained(random_call(lengths, window_each_side=window, dtype=dtype))
     if call.window is None:
         assert "local layers" in str(tiles().unsupported(call))
     else:
-        assert_agrees(tiles(), call, FP32_TOLERANCE)
+        assert_agrees(tiles(), call, tolerance)
 
 
 @pytest.mark.parametrize(("window", "length"), BLOCK_BOUNDS)
@@ -99,7 +104,7 @@ def test_tiles_are_for_training_on_a_processor_alone():
     for refused, reason in (
         (call, "no gradient is asked for"),
         (trained(replace(call, dropout=0.1)), "dropout"),
-        (trained(random_call([100], window_each_side=8, dtype=torch.bfloat16)), "bfloat16"),
+        (trained(random_call([100], window_each_side=8, dtype=torch.float16)), "not torch.float16"),
         (trained(replace(call, q=call.q.to("meta"))), "on meta"),
     ):
         assert reason in "; ".join(tiles().unsupported(refused))
