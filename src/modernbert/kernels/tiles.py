@@ -43,7 +43,7 @@ def unsupported(call: AttentionCall) -> list[str]:
         reasons.append(f"computes in float32 or bfloat16, not {call.q.dtype}")
     if call.dropout:
         reasons.append("has no attention dropout")
-    if not (torch.is_grad_enabled() and any(x.requires_grad for x in (call.q, call.k, call.v))):
+    if not call.wants_gradients:
         reasons.append("is for training, and no gradient is asked for")
     return reasons
 
