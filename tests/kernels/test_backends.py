@@ -123,7 +123,9 @@ def test_gradients_in_bf16_are_as_near_to_the_reference_as_those_of_sdpa(window,
     assert ours <= MOST_OF_SDPA * theirs
 
 
-@pytest.mark.parametrize("positions", [[0, 3, 39, 40, 41, 199], [45, 46, 47], [], [7, 7, 180], [199, 0]], ids=str)
+@pytest.mark.parametrize(
+    "positions", [[0, 3, 39, 40, 41, 199], [45, 46, 47], [], [7, 7, 180], [199, 0]], ids=str
+)
 def test_products_give_some_tokens_what_they_get_among_all(positions):
     call, asked = random_call([40, 1, 159], dtype=torch.bfloat16), torch.tensor(positions, dtype=torch.int64)
     found = forward_and_gradients(lambda some: products_module.attend_at(some, asked), call)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 64 * 2**20
 # Numbers for each thread that a core's cache holds from one step over them to the next.
 CACHED_LOGITS = 2**18
-# Rows of the matrix whose gradient by a chunk is added before that of the next: a rounded product in the cache.
+# Rows of the matrix whose gradient is added at once, where products are rounded: as many as a cache holds.
 CACHED_ROWS = 2**13
 
 
@@ -62,7 +62,7 @@ class _Settings:
         return torch.promote_types(self.dtype, torch.float32)
 
     def rows_at_once(self, logits: Tensor) -> int:
-        """Rows of a chunk that are made exact together: few on a processor, where the copy stays in a cache."""
+        """Rows of a chunk that are made exact together: on a processor few, whose copy stays in a cache."""
         if self.dtype == self.exact or logits.device.type != "cpu":
             return len(logits)
         return max(1, CACHED_LOGITS * torch.get_num_threads() // logits.shape[1])
