@@ -2,10 +2,11 @@
 
 The 17 M Ettin shape with 50,368 entries; the same weights, texts, masks and optimiser on both sides, in
 turns: ours on packs, theirs in a plain loop on padded batches, once as it comes and once with
-sparse_prediction=True. Each side has a process of its own, set up as its users have it: ours keeps freed
-memory, as `modernbert pretrain` does. Unless the losses of the first step agree, the run ends. Padding is
-work for transformers but never counts as tokens. A table goes to stdout, progress to stderr, results to
-results/training-PROCESSOR.*
+sparse_prediction=True. All compute in what the machine is fastest in, bfloat16 (autocast) or float32, and
+each of the two has goals of its own. Each side has a process of its own, set up as its users have it: ours
+keeps freed memory, as `modernbert pretrain` does. Unless the losses of the first step agree, the run ends.
+Padding is work for transformers but never counts as tokens. A table goes to stdout, progress to stderr,
+results to results/training-PROCESSOR.*
 
     python benchmarks/training.py             minutes on two cores that nobody else uses
     python benchmarks/training.py --quick     two steps a case; writes nothing

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from modernbert.kernels import products as products_module
 from modernbert.kernels import reference
 from modernbert.kernels import sdpa as sdpa_module
-from modernbert.kernels.attention import BACKENDS, Backend, attend, choose
+from modernbert.kernels.attention import BACKENDS, Backend, attend, backend_named, choose
 from modernbert.kernels.call import AttentionCall
 from tests.kernels.calls import forward_and_gradients, random_call
 
@@ -21,6 +22,8 @@ FP32_TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 # bf16 keeps 8 bits: inputs are the same, but softmax weights, partial results and the output are rounded on
 # the way, 2**-8 each, of outputs near 1 and gradients up to about 4.
 BF16_TOLERANCE = {"atol": 3e-2, "rtol": 3e-2}
+# SDPA in bf16 rounds the same sums elsewhere: how far one lies from fp32 tells how far the other may.
+MOST_OF_SDPA = 1.2
 
 # sdpa.py cuts into blocks of max(window, 32): lengths at, just below and just above every bound of these
 WINDOWS_AND_LENGTHS = [
@@ -78,13 +81,18 @@ def test_sdpa_agrees_with_the_reference_where_blocks_end(window, length):
     assert_agrees(sdpa(), call, FP32_TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, FP32_TOLERANCE), (torch.bfloat16, BF16_TOLERANCE)],
+    ids=["fp32", "bf16"],
+)
 @pytest.mark.parametrize(("window", "lengths"), WINDOWS_AND_LENGTHS)
-def test_tiles_agree_with_the_reference(window, lengths):
-    call = trained(random_call(lengths, window_each_side=window))
+def test_tiles_agree_with_the_reference(window, lengths, dtype, tolerance):
+    call = trained(random_call(lengths, window_each_side=window, dtype=dtype))
     if call.window is None:
         assert "local layers" in str(tiles().unsupported(call))
     else:
-        assert_agrees(tiles(), call, FP32_TOLERANCE)
+        assert_agrees(tiles(), call, tolerance)
 
 
 @pytest.mark.parametrize(("window", "length"), BLOCK_BOUNDS)
@@ -93,13 +101,61 @@ def test_tiles_agree_with_the_reference_where_blocks_end(window, length):
     assert_agrees(tiles(), trained(call), FP32_TOLERANCE)
 
 
+@pytest.mark.parametrize("cached_scores", [1, 300, 2**18])
+@pytest.mark.parametrize("lengths", [[1], [3, 1, 50, 2, 9, 131, 1], [40, 40, 7]], ids=str)
+def test_products_agree_with_the_reference(monkeypatch, lengths, cached_scores):
+    monkeypatch.setattr(products_module, "CACHED_SCORES", cached_scores)
+    call = trained(random_call(lengths, dtype=torch.bfloat16))
+    assert products().unsupported(call) == []
+    assert_agrees(products(), call, BF16_TOLERANCE)
+
+
+@pytest.mark.parametrize("lengths", [[1], [3, 1, 50, 2, 9, 131, 1], [40, 40, 7]], ids=str)
+@pytest.mark.parametrize("window", [None, 16], ids=["products", "tiles"])
+def test_gradients_in_bf16_are_as_near_to_the_reference_as_those_of_sdpa(window, lengths):
+    call = trained(random_call(lengths, window_each_side=window, dtype=torch.bfloat16, head_dim=64))
+    exact = replace(call, q=call.q.float(), k=call.k.float(), v=call.v.float())
+    expected = torch.cat(forward_and_gradients(reference.attend, exact)[1:])
+    ours, theirs = (
+        (torch.cat(forward_and_gradients(attend, call)[1:]) - expected).norm()
+        for attend in (choose(call).attend, sdpa().attend)
+    )
+    assert ours <= MOST_OF_SDPA * theirs
+
+
+@pytest.mark.parametrize(
+    "positions", [[0, 3, 39, 40, 41, 199], [45, 46, 47], [], [7, 7, 180], [199, 0]], ids=str
+)
+def test_products_give_some_tokens_what_they_get_among_all(positions):
+    call, asked = random_call([40, 1, 159], dtype=torch.bfloat16), torch.tensor(positions, dtype=torch.int64)
+    found = forward_and_gradients(lambda some: products_module.attend_at(some, asked), call)
+    exact = replace(call, q=call.q.float(), k=call.k.float(), v=call.v.float())
+    expected = forward_and_gradients(lambda some: reference.attend(some)[asked], exact)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.float(), other, **BF16_TOLERANCE)
+
+
+def test_products_are_for_training_global_layers_in_bf16_alone():
+    call = random_call([100], dtype=torch.bfloat16)
+    assert choose(trained(call)).name == "products"
+    for refused, reason in (
+        (call, "no gradient is asked for"),
+        (trained(replace(call, dropout=0.1)), "dropout"),
+        (trained(replace(call, window_each_side=8)), "global layers"),
+        (trained(random_call([100])), "not torch.float32"),
+        (trained(replace(call, q=call.q.to("meta"))), "on meta"),
+        (trained(random_call([1025], dtype=torch.bfloat16)), "at most 1024 tokens, found one of 1025"),
+    ):
+        assert reason in "; ".join(products().unsupported(refused))
+
+
 def test_tiles_are_for_training_on_a_processor_alone():
     call = random_call([100], window_each_side=8)
     assert tiles().unsupported(trained(call)) == []
     for refused, reason in (
         (call, "no gradient is asked for"),
         (trained(replace(call, dropout=0.1)), "dropout"),
-        (trained(random_call([100], window_each_side=8, dtype=torch.bfloat16)), "bfloat16"),
+        (trained(random_call([100], window_each_side=8, dtype=torch.float16)), "not torch.float16"),
         (trained(replace(call, q=call.q.to("meta"))), "on meta"),
     ):
         assert reason in "; ".join(tiles().unsupported(refused))
@@ -269,6 +325,10 @@ def test_tensors_that_are_views_of_one_product_agree_with_copies():
 def trained(call: AttentionCall) -> AttentionCall:
     """The same call, as training makes it: with gradients to come."""
     return replace(call, q=call.q.clone().requires_grad_())
+
+
+def products() -> Backend:
+    return backend_named("products")
 
 
 def tiles() -> Backend:

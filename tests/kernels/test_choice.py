@@ -25,7 +25,7 @@ def test_a_backend_can_be_named(name):
 
 def test_an_unknown_backend_is_an_error_that_lists_the_known_ones():
     with pytest.raises(
-        BackendError, match="unknown attention backend 'fast'; there are: auto, flash, tiles, sdpa, reference"
+        BackendError, match="unknown attention backend 'fast'; there are: auto, flash, tiles, products,"
     ):
         choose(random_call([4]), "fast")
 
@@ -54,7 +54,7 @@ def test_the_error_of_auto_gives_the_reasons_of_every_backend(monkeypatch):
     monkeypatch.setattr("modernbert.kernels.attention.BACKENDS", refusing)
     with pytest.raises(BackendError) as caught:
         choose(random_call([4]))
-    for name in ("flash", "tiles", "sdpa", "reference"):
+    for name in ("flash", "tiles", "products", "sdpa", "reference"):
         assert f"  {name}: {name} is out today" in str(caught.value)
 
 

@@ -142,6 +142,21 @@ def test_bf16_autocast_gives_fp32_gradients_near_those_of_the_plain_way():
         torch.testing.assert_close(ours, theirs, **BF16_TOLERANCE)
 
 
+def test_bf16_gives_the_same_however_many_rows_are_made_exact_at_once(monkeypatch):
+    tensors, labels = inputs()
+
+    def found() -> list[Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = chunked(tensors, labels, label_smoothing=0.1, z_loss=1e-2, chunk_tokens=5).loss
+        return [loss.detach(), *torch.autograd.grad(loss, tensors)]
+
+    whole = found()
+    monkeypatch.setattr(module, "CACHED_LOGITS", 2 * V)
+    monkeypatch.setattr(module, "CACHED_ROWS", 7)
+    for one, other in zip(found(), whole, strict=True):
+        torch.testing.assert_close(one, other, **FP32_TOLERANCE)
+
+
 def test_logits_far_from_zero_give_numbers():
     tensors, labels = inputs()
     large = [x.detach() * 100 for x in tensors]

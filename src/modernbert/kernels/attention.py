@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modernbert.errors import BackendError
-from modernbert.kernels import flash, reference, sdpa, tiles
+from modernbert.kernels import flash, products, reference, sdpa, tiles
 from modernbert.kernels.call import AttentionCall
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ class Backend:
 BACKENDS = (
     Backend(name="flash", attend=flash.attend, unsupported=flash.unsupported),
     Backend(name="tiles", attend=tiles.attend, unsupported=tiles.unsupported),
+    Backend(
+        name="products",
+        attend=products.attend,
+        unsupported=products.unsupported,
+        attend_at=products.attend_at,
+    ),
     Backend(name="sdpa", attend=sdpa.attend, unsupported=sdpa.unsupported, attend_at=sdpa.attend_at),
     Backend(name="reference", attend=reference.attend, unsupported=reference.unsupported),
 )

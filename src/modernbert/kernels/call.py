@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import torch
+
 from modernbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ class AttentionCall:
         if self.window_each_side is None or self.window_each_side >= self.max_seqlen - 1:
             return None
         return self.window_each_side
+
+    @property
+    def wants_gradients(self) -> bool:
+        """Whether a backward pass may follow."""
+        return torch.is_grad_enabled() and any(x.requires_grad for x in (self.q, self.k, self.v))
 
     def check_bounds(self) -> None:
         """Raise InputError unless the bounds cut all tokens into sequences of at most `max_seqlen`.

@@ -14,7 +14,7 @@ every logit a second time, a third more work.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-# Logits of a chunk, in numbers: enough rows that the passes over the matrix and its gradient do not count.
-CHUNK_LOGITS = 16 * 2**20
+# Logits of a chunk: enough rows that the passes over the matrix and its gradient do not count.
+CHUNK_BYTES = 64 * 2**20
+# Numbers for each thread that a core's cache holds from one step over them to the next.
+CACHED_LOGITS = 2**18
+# Rows of the matrix whose gradient is added at once, where products are rounded: as many as a cache holds.
+CACHED_ROWS = 2**13
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +55,17 @@ class _Settings:
     chunk_tokens: int
     dtype: torch.dtype
     wants_gradients: bool
+
+    @property
+    def exact(self) -> torch.dtype:
+        """Of all that is no product."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def rows_at_once(self, logits: Tensor) -> int:
+        """Rows of a chunk that are made exact together: on a processor few, whose copy stays in a cache."""
+        if self.dtype == self.exact or logits.device.type != "cpu":
+            return len(logits)
+        return max(1, CACHED_LOGITS * torch.get_num_threads() // logits.shape[1])
 
 
 def linear_cross_entropy(
@@ -79,16 +94,26 @@ def linear_cross_entropy(
             f"one label is needed for each hidden state: found labels {tuple(labels.shape)} "
             f"for hidden states {tuple(hidden.shape)}"
         )
+    dtype = _product_dtype(hidden)
     settings = _Settings(
         label_smoothing=label_smoothing,
         z_loss=z_loss,
-        chunk_tokens=chunk_tokens or max(1, CHUNK_LOGITS // len(weight)),
-        dtype=_product_dtype(hidden),
+        chunk_tokens=chunk_tokens or max(1, CHUNK_BYTES // (len(weight) * dtype.itemsize)),
+        dtype=dtype,
         wants_gradients=torch.is_grad_enabled(),
     )
     sums: Any = _LinearCrossEntropy.apply(hidden, weight, bias, labels, settings)
     loss, nll, z, num_correct = sums
     return CrossEntropySums(loss=loss, nll=nll, z=z, num_correct=num_correct)
+
+
+class _Found(NamedTuple):
+    """Of each row: the log-sum-exp, its label's logit, the mean logit, and 1 where no logit is higher."""
+
+    log_sum: Float[Tensor, "M"]
+    picked: Float[Tensor, "M"]
+    mean: Float[Tensor, "M"]
+    is_right: Float[Tensor, "M"]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -127,42 +152,60 @@ def _by_chunks(
     wanted: tuple[bool, ...],
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
     """The four sums, and the gradients of the loss by hidden states, matrix and bias that are wanted."""
-    inputs = (hidden, weight, bias)
     with torch.autocast(hidden.device.type, enabled=False):
-        h, w, b = (None if x is None else x.to(settings.dtype) for x in inputs)
-        assert h is not None
-        assert w is not None
-        exact = torch.promote_types(settings.dtype, torch.float32)
-        log_sum, picked, mean = (torch.zeros(labels.shape, dtype=exact, device=h.device) for _ in range(3))
-        is_right = torch.zeros(labels.shape, dtype=torch.bool, device=h.device)
+        h, w = hidden.to(settings.dtype), weight.to(settings.dtype)
+        found = torch.zeros(len(_Found._fields), len(labels), dtype=settings.exact, device=h.device)
         gradients = [
-            torch.zeros(x.shape, dtype=exact, device=x.device) if x is not None and flag else None
-            for x, flag in zip(inputs, wanted, strict=True)
+            torch.zeros(x.shape, dtype=settings.exact, device=x.device) if x is not None and flag else None
+            for x, flag in zip((hidden, weight, bias), wanted, strict=True)
         ]
         num_rows = min(len(labels), settings.chunk_tokens)
         space = torch.empty(num_rows, len(w), dtype=settings.dtype, device=h.device)
         for start in range(0, len(labels), settings.chunk_tokens):
             rows = slice(start, start + settings.chunk_tokens)
-            logits = _logits(h[rows], w, b, space).to(exact)  # [m, V]
-            label = labels[rows, None]
-            picked[rows] = logits.gather(1, label)[:, 0]
-            if settings.label_smoothing:
-                mean[rows] = logits.mean(dim=1)
-            highest = logits.amax(dim=1)
-            is_right[rows] = picked[rows] >= highest
-            probabilities = torch.softmax(logits, dim=1, out=logits)
-            # the likeliest entry is never below 1 / V: its logarithm has no rounding to fear
-            log_sum[rows] = highest - probabilities.amax(dim=1).log()
+            logits = _logits(h[rows], w, bias, space)
+            step = settings.rows_at_once(logits)
+            parts = (logits.split(step), labels[rows].split(step), found[:, rows].split(step, dim=1))
+            for part, label, place in zip(*parts, strict=True):
+                torch.stack(_take(part, bias, label[:, None], settings, gradients), out=place)
             if any(wanted):
-                by_logits = _by_logits(probabilities, label, log_sum[rows], settings)
-                _add_gradients(by_logits.to(settings.dtype), h[rows], w, rows, gradients)
-    return _sums(log_sum, picked, mean, is_right, settings), tuple(gradients)
+                _add_gradients(logits, h[rows], w, rows, gradients)
+    return _sums(_Found(*found), settings), tuple(gradients)
 
 
-def _logits(h: Tensor, w: Tensor, b: Tensor | None, space: Tensor) -> Float[Tensor, "m V"]:
-    """A chunk's logits, in memory that all chunks share."""
+def _logits(h: Tensor, w: Tensor, bias: Tensor | None, space: Tensor) -> Float[Tensor, "m V"]:
+    """A chunk's logits, in memory that all chunks share; a bias in a finer format joins them later."""
     out = space[: len(h)]
-    return torch.mm(h, w.t(), out=out) if b is None else torch.addmm(b, h, w.t(), out=out)
+    if bias is None or bias.dtype != h.dtype:
+        return torch.mm(h, w.t(), out=out)
+    return torch.addmm(bias, h, w.t(), out=out)
+
+
+def _take(
+    logits: Float[Tensor, "m V"],
+    bias: Tensor | None,
+    label: Int[Tensor, "m 1"],
+    settings: _Settings,
+    gradients: list[Tensor | None],
+) -> _Found:
+    """What is asked of some rows. Where gradients are wanted their logits become the gradient by them, and
+    that of the bias is added.
+    """
+    exact = logits.to(settings.exact)
+    if bias is not None and bias.dtype != logits.dtype:
+        exact += bias
+    picked = exact.gather(1, label)[:, 0]
+    mean = exact.mean(dim=1) if settings.label_smoothing else torch.zeros_like(picked)
+    highest = exact.amax(dim=1)
+    probabilities = torch.softmax(exact, dim=1, out=exact)
+    # the likeliest entry is never below 1 / V: its logarithm has no rounding to fear
+    log_sum = highest - probabilities.amax(dim=1).log()
+    if any(each is not None for each in gradients):
+        by_logits = _by_logits(probabilities, label, log_sum, settings)
+        if gradients[2] is not None:
+            gradients[2] += by_logits.sum(dim=0)
+        logits.copy_(by_logits)
+    return _Found(log_sum, picked, mean, (picked >= highest).to(picked.dtype))
 
 
 def _by_logits(
@@ -184,29 +227,24 @@ def _by_logits(
 def _add_gradients(
     by_logits: Tensor, h: Tensor, w: Tensor, rows: slice, gradients: list[Tensor | None]
 ) -> None:
-    by_hidden, by_weight, by_bias = gradients
+    by_hidden, by_weight, _ = gradients
     if by_hidden is not None:
         by_hidden[rows] = by_logits @ w
     if by_weight is not None and by_weight.dtype == h.dtype:
         by_weight.addmm_(by_logits.t(), h)
     elif by_weight is not None:
-        by_weight += by_logits.t() @ h
-    if by_bias is not None:
-        by_bias += by_logits.sum(dim=0, dtype=by_bias.dtype)
+        for part, logits in zip(
+            by_weight.split(CACHED_ROWS), by_logits.split(CACHED_ROWS, dim=1), strict=True
+        ):
+            part += logits.t() @ h
 
 
-def _sums(
-    log_sum: Float[Tensor, "M"],
-    picked: Float[Tensor, "M"],
-    mean: Float[Tensor, "M"],
-    is_right: Tensor,
-    settings: _Settings,
-) -> tuple[Tensor, ...]:
+def _sums(found: _Found, settings: _Settings) -> tuple[Tensor, ...]:
     smoothing = settings.label_smoothing
-    z = settings.z_loss * log_sum.square().sum()
-    nll = (log_sum - picked).sum()
-    loss = (1 - smoothing) * nll + smoothing * (log_sum - mean).sum() + z
-    return loss, nll, z, is_right.sum()
+    z = settings.z_loss * found.log_sum.square().sum()
+    nll = (found.log_sum - found.picked).sum()
+    loss = (1 - smoothing) * nll + smoothing * (found.log_sum - found.mean).sum() + z
+    return loss, nll, z, found.is_right.sum().long()
 
 
 def _product_dtype(hidden: Tensor) -> torch.dtype:

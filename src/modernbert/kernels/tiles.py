@@ -39,11 +39,11 @@ def unsupported(call: AttentionCall) -> list[str]:
         reasons.append("is for local layers with sequences longer than the window")
     if call.q.device.type != "cpu":
         reasons.append(f"is for processors, the tensors are on {call.q.device}")
-    if call.q.dtype != torch.float32:
-        reasons.append(f"computes in float32, not {call.q.dtype}")
+    if call.q.dtype not in (torch.float32, torch.bfloat16):
+        reasons.append(f"computes in float32 or bfloat16, not {call.q.dtype}")
     if call.dropout:
         reasons.append("has no attention dropout")
-    if not (torch.is_grad_enabled() and any(x.requires_grad for x in (call.q, call.k, call.v))):
+    if not call.wants_gradients:
         reasons.append("is for training, and no gradient is asked for")
     return reasons
 
@@ -54,7 +54,7 @@ def attend(call: AttentionCall) -> Float[Tensor, "T H K"]:
     assert window is not None
     num_tokens, num_heads, _ = call.q.shape
     tiling = Tiling.of(num_tokens, num_heads, window)
-    mask = _mask(tuple(call.cu_seqlens.diff().tolist()), window, call.q.dtype)
+    mask = _mask(tuple(call.cu_seqlens.diff().tolist()), window)
     return _TiledAttention.apply(call.q, call.k, call.v, mask, tiling, call.scale)  # pyright: ignore[reportReturnType]  # a tensor
 
 
@@ -130,7 +130,7 @@ class Tiling:
 
 
 @lru_cache(maxsize=2)
-def _mask(lengths: tuple[int, ...], window: int, dtype: torch.dtype) -> Float[Tensor, "n block keys"]:
+def _mask(lengths: tuple[int, ...], window: int) -> Float[Tensor, "n block keys"]:
     """For the tiles of one head 0 where a query sees a key, else -inf; layers of a model share it.
 
     Padding is a sequence of its own, so that every query sees a key at least.
@@ -143,18 +143,22 @@ def _mask(lengths: tuple[int, ...], window: int, dtype: torch.dtype) -> Float[Te
         row, column = torch.arange(tiling.block)[:, None], torch.arange(tiling.num_keys)[None, :]
         is_near = (row <= column) & (column <= row + 2 * window)
         is_seen = (queries == keys) & is_near  # [n, block, keys]
-        return torch.zeros(is_seen.shape, dtype=dtype).masked_fill_(~is_seen, float("-inf"))
+        return torch.zeros(is_seen.shape).masked_fill_(~is_seen, float("-inf"))
 
 
 class _TiledAttention(torch.autograd.Function):
+    """Scores, and the gradients by the weights, are products in float32 whatever the dtype of q, k and v: a
+    softmax makes much of what rounding loses. All that is summed with weights is in that dtype.
+    """
+
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, tiling: Tiling, scale: float
     ) -> Float[Tensor, "T H K"]:
         q, k, v = (tiling.lay_out(x) for x in (q, k, v))  # each [rows, K]
         scores = mask.repeat(tiling.num_heads, 1, 1)  # [N, block, keys]
-        scores.baddbmm_(tiling.queries(q), tiling.keys(k).transpose(1, 2), alpha=scale)
-        weights = torch.softmax(scores, dim=-1, out=scores)
+        scores.baddbmm_(tiling.queries(q.float()), tiling.keys(k.float()).transpose(1, 2), alpha=scale)
+        weights = torch.softmax(scores, dim=-1, out=scores).to(v.dtype)
         mixed = torch.bmm(weights, tiling.keys(v))  # [N, block, K]
         mixed = mixed.unflatten(0, (tiling.num_heads, -1)).flatten(1, 2)[:, : tiling.num_tokens]  # [H, T, K]
         out = mixed.transpose(0, 1).contiguous()
@@ -170,9 +174,11 @@ class _TiledAttention(torch.autograd.Function):
         """With P the weights and D the sum of grad * out over a head: dS = P * (grad V^T - D)."""
         q, k, v, weights, out = ctx.saved_tensors
         tiling: Tiling = ctx.tiling
-        inner = tiling.queries(tiling.lay_out((grad * out).sum(dim=-1, keepdim=True)))  # [N, block, 1]
+        inner = (grad.float() * out.float()).sum(dim=-1, keepdim=True)
+        inner = tiling.queries(tiling.lay_out(inner))  # [N, block, 1]
         grad = tiling.queries(tiling.lay_out(grad))  # [N, block, K]
-        by_scores = torch.bmm(grad, tiling.keys(v).transpose(1, 2)).sub_(inner).mul_(weights).mul_(ctx.scale)
+        by_scores = torch.bmm(grad.float(), tiling.keys(v.float()).transpose(1, 2))  # [N, block, keys]
+        by_scores = by_scores.sub_(inner).mul_(weights.float()).mul_(ctx.scale).to(q.dtype)
         by_v = tiling.sums(torch.bmm(weights.transpose(1, 2), grad))
         by_k = tiling.sums(torch.bmm(by_scores.transpose(1, 2), tiling.queries(q)))
         by_q = torch.bmm(by_scores, tiling.keys(k))  # [N, block, K]
