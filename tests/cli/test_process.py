@@ -86,7 +86,7 @@ def many_lines(tmp_path):
 
 @contextlib.contextmanager
 def interruptible(*args):
-    """A verb that hears Ctrl-C: a shell's background jobs ignore it, and so do the processes that they start."""
+    """A verb that hears Ctrl-C, which background jobs of a shell, and what they start, ignore."""
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "from modernbert.cli import main; main()"
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
