@@ -196,3 +196,11 @@ def test_the_choices_here_are_those_of_the_package():
     assert ("auto", *DTYPES, "int8") == models.DTYPES
     assert get_args(Overflow) == models.OVERFLOWS
     assert folders.FORMS == FORMS
+
+
+@pytest.mark.parametrize("task", sorted(finetune.commands))
+def test_the_examples_of_a_task_name_a_model(task):
+    """Without a bundled model they would fail as they stand."""
+    examples = [line for line in finetune.commands[task].help.splitlines() if "modernbert finetune" in line]
+    assert examples
+    assert all("--model " in line for line in examples)

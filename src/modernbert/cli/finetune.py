@@ -30,7 +30,7 @@ def finetune() -> None:
     Ctrl-C and kills lose nothing: run the same command again.
 
     \b
-    modernbert finetune classify reviews.csv --text text --label label --out sentiment/
+    modernbert finetune classify reviews.csv --text text --label label --model FOLDER --out sentiment/
     """
 
 
@@ -177,7 +177,7 @@ def classify(*, multi_label: bool, regression: bool, balanced: bool, **words: An
     """Sentiment, topics, spam: labels for texts or pairs of texts.
 
     \b
-    modernbert finetune classify reviews.csv --text text --label label --out sentiment/
+    modernbert finetune classify reviews.csv --text text --label label --model FOLDER --out sentiment/
     modernbert classify --model sentiment/ "A film to remember."
     """
     from modernbert.training.tasks.classify import Classify
