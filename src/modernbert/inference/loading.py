@@ -16,7 +16,7 @@ from modernbert.heads.model import ModelConfig
 from modernbert.inference.pipeline import Model
 from modernbert.kernels.hardware import num_threads, resolve_device, resolve_dtype
 from modernbert.kernels.native_library import can_int8, require_int8
-from modernbert.pretrained.folder import Pretrained, check_vocabulary, read_folder
+from modernbert.pretrained.folder import Pretrained, check_vocabulary, read_folder, stores_int8
 from modernbert.pretrained.hub import fetch
 from modernbert.pretrained.weights import weight_files
 from modernbert.text.tokenizer import Tokenizer, tokenizer_threads
@@ -38,11 +38,11 @@ def load(
     """Load a model: a folder, a bundled name, or a hub id.
 
     `dtype="auto"` is bfloat16 where the device computes in it at full speed and float32 elsewhere, whatever
-    the file stores. `dtype="int8"` has the products of the encoder run on 8-bit weights, on a processor, with
-    the native kernels; all else stays float32. `backend` names the kernel: "native", a whole forward in C++
-    (taken by "auto" where it can), or one for attention. `parts` names the user's own part classes that the
-    model holds; `strict` makes unknown keys of a foreign config.json an error. `revision`, `token`, `cache`
-    and `offline` are for the hub.
+    the file stores; of a folder in 8 bits a processor computes in these, or in float32. `dtype="int8"` has
+    the products of the encoder run on 8-bit weights, on a processor, with the native kernels; all else stays
+    float32. `backend` names the kernel: "native", a whole forward in C++ (taken by "auto" where it can), or
+    one for attention. `parts` names the user's own part classes that the model holds; `strict` makes unknown
+    keys of a foreign config.json an error. `revision`, `token`, `cache` and `offline` are for the hub.
 
     Raises FolderError or ConfigError, which name the file and the key, and BackendError for what this machine
     has not got.
@@ -64,6 +64,8 @@ def load(
             cache=None if cache is None else Path(cache),
             offline=offline,
         )
+    if dtype == "auto" and chosen_device.type == "cpu" and stores_int8(folder):
+        chosen_dtype = torch.float32  # what 8 bits are packed from, and what computes without their kernels
     packed = packed_file_of(folder, weight_files(folder))
     with tokenizer_threads(num_threads()):  # not more than torch and the kernels may have
         pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict)

@@ -105,6 +105,13 @@ def read_folder(
     raise FolderError(f"{folder} is saved over again and again while it is read; load it when that is done")
 
 
+def stores_int8(folder: Path) -> bool:
+    """Whether the matrices of its encoder stand there in 8 bits, as config.json says."""
+    restore_interrupted(folder)
+    path = folder / CONFIG_FILE
+    return path.exists() and read_json(path).get("quantization") == quantized.METHOD
+
+
 def _identity(folder: Path) -> tuple[int, int, int] | None:
     """What tells one save of a folder from the next, which has the same name; None where there is none."""
     try:
