@@ -24,6 +24,7 @@ MOST_LABELS = 40  # rows or columns; of more than these, neither labels nor valu
 MOST_LEVEL_LABELS = 6  # columns; the labels of more than these stand aslant
 INK, GRID = "#1f2933", "#ffffff"
 _DOTS_PER_INCH = 150
+Points = Sequence[tuple[float, float]]
 
 
 def similarity_heatmap(
@@ -62,8 +63,8 @@ class Panel:
     """
 
     title: str
-    lines: Mapping[str, Sequence[tuple[float, float]]]
-    faint: Sequence[tuple[float, float]] = ()
+    lines: Mapping[str, Points]
+    faint: Points = ()
     marks: Mapping[str, float] | None = None
     is_logarithmic: bool = False
     unit: str = ""
@@ -81,25 +82,26 @@ def curves(panels: Sequence[Panel], path: Path, *, title: str, x_label: str) -> 
     num_rows = -(-len(drawn) // num_columns)
     figure = new_figure(5.2 * num_columns, 0.5 + 3.4 * num_rows)
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=12)
+    first: Axes | None = None
     for index, panel in enumerate(drawn):
-        _draw_panel(figure.add_subplot(num_rows, num_columns, index + 1), panel, x_label)
+        axes = figure.add_subplot(num_rows, num_columns, index + 1, sharex=first)
+        _draw_panel(axes, panel, x_label)
+        first = first or axes
     save(figure, path)
 
 
 def _draw_panel(axes: Axes, panel: Panel, x_label: str) -> None:
     if panel.faint:
         axes.plot(*zip(*panel.faint, strict=True), color="#c5cdd6", linewidth=0.6)
-    for (name, points), colour in zip(panel.lines.items(), itertools.cycle(colours()), strict=False):
-        if points:
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.6, label=name)
-            if len(points) == 1:
-                axes.plot(*points[0], "o", color=colour, markersize=4)
+    lines = _told_apart(panel.lines)
+    for (name, points), colour in zip(lines.items(), itertools.cycle(colours()), strict=False):
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.6, label=name)
+        if len(points) == 1:
+            axes.plot(*points[0], "o", color=colour, markersize=4)
     if panel.is_logarithmic:
-        from matplotlib.ticker import LogFormatter
-
-        axes.set_yscale("log")  # whose own labels, such as 6 x 10^-1, are in another font and too wide
-        axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+        _scale_by_factors(axes)
+    else:
+        axes.yaxis.set_major_formatter(lambda value, _: _short(value))
     for name, x in (panel.marks or {}).items():
         axes.axvline(x, color="#9aa5b1", linewidth=0.8, linestyle=":")
         axes.annotate(
@@ -117,11 +119,40 @@ def _draw_panel(axes: Axes, panel: Panel, x_label: str) -> None:
     axes.set_xlabel(x_label, fontsize=9, color=INK)
     axes.set_ylabel(panel.unit, fontsize=9, color=INK)
     axes.xaxis.set_major_formatter(lambda value, _: _counted(value))
-    axes.tick_params(colors=INK, labelsize=8.5, length=3)
+    axes.tick_params(which="both", colors=INK, labelsize=8.5)
     axes.grid(color="#e4e9ee", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(panel.lines) > 1:
+    if len(lines) == 2:
         axes.legend(frameon=False, fontsize=8.5)
+    elif len(lines) > 2:  # inside, it would hide some
+        axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _told_apart(lines: Mapping[str, Points]) -> dict[str, Points]:
+    """Those that have points; lines that lie on each other are one, with the names of both."""
+    names: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for name, points in lines.items():
+        names.setdefault(tuple(points), []).append(name)
+    return {", ".join(same): points for points, same in names.items() if points}
+
+
+def _scale_by_factors(axes: Axes) -> None:
+    """A logarithmic axis with few labels in plain digits: matplotlib's own are wide, and in another font."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    lowest, highest = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if highest > 100 * lowest else (1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(lambda value, _: _short(value))
+    axes.yaxis.set_minor_formatter(lambda value, _: "")
+
+
+def _short(value: float) -> str:
+    """A number on an axis: 0.25, 15k, 2e-5."""
+    if 0 < abs(value) < 1e-3:
+        digits, exponent = f"{value:.2e}".split("e")
+        return f"{float(digits):g}e{int(exponent)}"
+    return _counted(value) if abs(value) >= 10_000 else f"{value:.6g}"
 
 
 def _counted(value: float) -> str:

@@ -7,6 +7,7 @@ import torch
 
 from modernbert import bundled
 from modernbert.cli import ask, models, verbs
+from modernbert.cli.finetune import finetune
 from modernbert.cli.output import in_options
 from modernbert.errors import InputError
 from tests.cli.conftest import assert_fails
@@ -108,12 +109,28 @@ def test_a_run_of_many_windows_tells_once_how_many_texts_were_cut(run, verb, kin
         ("use device='cpu'", "use --device cpu"),
         ("load it with dtype='float32', or", "load it with --dtype float32, or"),
         ("overflow='truncate' cuts; max_length=500 is", "--overflow truncate cuts; --max-length 500 is"),
+        ("max_length=-1 cannot be", "--max-length -1 cannot be"),
+        ("raise max_length. It is", "raise --max-length. It is"),
+        ("no column 'max_length' in a/max_length.csv", "no column 'max_length' in a/max_length.csv"),
         ("special_tokens='parse' and max_seqlen=5 stay", "special_tokens='parse' and max_seqlen=5 stay"),
     ],
 )
 def test_messages_speak_in_the_options_of_the_verb(message, said):
     assert in_options(message, verbs.commands["embed"]) == said
     assert in_options(message, None) == message
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("learning_rate=-0.1 cannot be", "--lr -0.1 cannot be"),
+        ("warmup_share=1e-05 and num_frozen_layers=2.", "--warmup 1e-05 and --freeze 2."),
+        ("learning_rate=nan", "--lr nan"),
+        ("dev_share and test_share are", "--dev-share and --test-share are"),
+    ],
+)
+def test_options_of_other_names_than_their_arguments_are_said_too(message, said):
+    assert in_options(message, finetune.commands["classify"]) == said
 
 
 def test_names_to_allow_are_said_as_options():
@@ -179,3 +196,11 @@ def test_the_choices_here_are_those_of_the_package():
     assert ("auto", *DTYPES, "int8") == models.DTYPES
     assert get_args(Overflow) == models.OVERFLOWS
     assert folders.FORMS == FORMS
+
+
+@pytest.mark.parametrize("task", sorted(finetune.commands))
+def test_the_examples_of_a_task_name_a_model(task):
+    """Without a bundled model they would fail as they stand."""
+    examples = [line for line in finetune.commands[task].help.splitlines() if "modernbert finetune" in line]
+    assert examples
+    assert all("--model " in line for line in examples)

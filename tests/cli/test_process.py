@@ -1,14 +1,17 @@
 """The command as a process of its own: what it imports, terminals, pipes."""
 
+import contextlib
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+NUM_LINES = 200_000
 HEAVY = ("torch", "numpy", "tokenizers", "safetensors", "huggingface_hub", "matplotlib")
 
 
@@ -74,16 +77,29 @@ def test_a_closed_pipe_is_quiet(folders, tmp_path):
 
 
 @pytest.fixture
-def streaming(folders):
-    """A verb that waits for more lines after the first."""
-    # a shell's background jobs ignore Ctrl-C, and so do the processes that they start
+def many_lines(tmp_path):
+    """Minutes of work."""
+    path = tmp_path / "lines.txt"
+    path.write_text("rain\n" * NUM_LINES)
+    return path
+
+
+@contextlib.contextmanager
+def interruptible(*args):
+    """A verb that hears Ctrl-C, which background jobs of a shell, and what they start, ignore."""
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code += "from modernbert.cli import main; main()"
-    call = [sys.executable, "-c", code, "embed", "--json", "-", "--model", folders["embed"]]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(call, **pipes) as process:
+    with subprocess.Popen([sys.executable, "-c", code, *args], **pipes) as process:
         yield process
         process.kill()
+
+
+@pytest.fixture
+def streaming(folders):
+    """A verb that waits for more lines after the first."""
+    with interruptible("embed", "--json", "-", "--model", folders["embed"]) as process:
+        yield process
 
 
 def test_a_line_is_answered_before_the_next_one_comes(streaming):
@@ -103,3 +119,28 @@ def test_ctrl_c_ends_a_verb_that_waits_for_lines(streaming):
     streaming.send_signal(signal.SIGINT)
     assert streaming.wait(60) == 130
     assert streaming.stderr.read() == b""
+
+
+@pytest.mark.parametrize("verb", ["embed", "classify"])
+def test_ctrl_c_in_a_file_keeps_whole_lines(folders, many_lines, verb):
+    call = (verb, "--file", many_lines, "--json", "--model", folders[verb])
+    with interruptible(*call) as process:
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        lines = [first, *process.stdout]
+        assert process.wait(60) == 130
+        assert process.stderr.read() == b""
+    assert 0 < len(lines) < NUM_LINES
+    assert all(json.loads(line)["text"] == "rain" for line in lines)
+
+
+def test_ctrl_c_while_an_array_is_written_leaves_none(folders, many_lines, tmp_path):
+    call = ("embed", "--file", many_lines, "--out", tmp_path / "v.npy", "--model", folders["embed"])
+    with interruptible(*call) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".v.npy.new-*")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read() == b""
+    assert list(tmp_path.iterdir()) == [many_lines]

@@ -102,3 +102,10 @@ def test_a_real_set_of_scored_pairs_is_whole(data_root):
     rows = list(read_scored_pairs(data_root / "pairs/stsb/dev.jsonl"))
     assert len(rows) == 1497
     assert all(0 <= each["score"] <= 5 for each in rows)
+
+
+@pytest.mark.parametrize("read", [read_query_sets, read_scored_pairs])
+def test_a_file_without_rows_says_so(tmp_path, read):
+    (tmp_path / "rows.jsonl").write_text("\n")
+    with pytest.raises(CorpusError, match=r"rows.jsonl has no rows"):
+        list(read(tmp_path / "rows.jsonl"))

@@ -91,6 +91,8 @@ def test_a_group_is_in_one_part():
 def test_too_few_rows_to_split_are_told():
     with pytest.raises(CorpusError, match=r"2 rows are too few to split: part 2 of 2, a share of 0.10"):
         split(None, [0.9, 0.1], 0, num_rows=2)
+    with pytest.raises(CorpusError, match=r"30 rows, 1 of them different, are too few to split"):
+        split(None, [0.9, 0.1], 0, num_rows=30, groups=["same"] * 30)
 
 
 def test_texts_on_both_sides_are_counted_but_for_case_and_blanks():

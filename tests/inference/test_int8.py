@@ -81,6 +81,18 @@ def test_a_folder_in_8_bits_gives_the_same_numbers_and_is_smaller(tmp_path, smal
     assert all(torch.equal(first[name], second[name]) for name in first if first[name].dtype == torch.int8)
 
 
+@pytest.mark.parametrize("capability", ["", "avx512_bf16"])
+def test_a_folder_in_8_bits_runs_on_processors_with_and_without_fast_bfloat16(
+    tmp_path, small, monkeypatch, capability
+):
+    small.save(tmp_path / "int8")
+    found = {**torch.cpu.get_capabilities()} | dict.fromkeys(("avx512_bf16", "amx_bf16"), False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found | {capability: True})
+    again = modernbert.load(tmp_path / "int8", device="cpu")
+    assert again.dtype == torch.int8
+    assert np.abs(again.embed(TEXTS) - small.embed(TEXTS)).max() <= 1e-5
+
+
 def test_without_the_native_kernels_a_folder_in_8_bits_computes_in_floats(tmp_path, small, monkeypatch):
     small.save(tmp_path / "int8")
     native_library._find.cache_clear()

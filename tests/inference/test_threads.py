@@ -55,6 +55,16 @@ def test_ten_thousand_threads_are_as_many_as_there_are_processors(folder_of, bac
     assert said.count(f"torch was to use 10000 threads where this process may use {num_torch}") == 1
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc to count threads")
+@pytest.mark.parametrize("asked", ["0", "10000"])
+def test_a_count_in_the_environment_that_makes_no_sense_does_no_harm(folder_of, asked):
+    num_torch, num_before, num_all, _ = counted(
+        folder_of("embed"), "auto", "as they are", OMP_NUM_THREADS=asked
+    )
+    assert 1 <= num_torch <= num_processors()
+    assert num_all - num_before <= 2 * num_processors() + 2
+
+
 def test_no_thread_count_is_below_one(monkeypatch):
     with pytest.raises(RuntimeError, match="positive"):
         torch.set_num_threads(0)

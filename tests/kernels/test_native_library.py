@@ -172,6 +172,30 @@ def test_a_file_that_is_no_library_is_left_alone_with_one_warning(own_folder):
         assert native_library.library() is None
 
 
+CUT = """
+import sys, warnings
+from pathlib import Path
+from modernbert.kernels import native_library
+native_library.FOLDER = Path(sys.argv[1])
+warnings.simplefilter("always")
+print(native_library.library(), native_library.missing())
+"""
+
+
+@needs_native
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.95])
+def test_a_file_that_is_cut_is_left_alone_and_kills_nobody(tmp_path, share):
+    for name in native_library.INSTRUCTION_SETS:
+        built = native_library.FOLDER / f"native_{name}.so"
+        if built.exists():
+            whole = built.read_bytes()
+            (tmp_path / built.name).write_bytes(whole[: int(share * len(whole))])
+    call = [sys.executable, "-c", CUT, str(tmp_path)]
+    found = subprocess.run(call, capture_output=True, text=True, check=True)  # the loader would raise SIGBUS
+    assert found.stdout.startswith("None cannot be used: ")
+    assert found.stderr.count("is cut short; `make native` builds it anew") == 1
+
+
 def test_a_processor_without_the_instructions_has_none(own_folder, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert native_library.library() is None

@@ -455,7 +455,7 @@ def test_a_frozen_model_is_refused(config):
 
 
 def test_muon_without_layers_is_refused():
-    with pytest.raises(TrainingError, match="use AdamWConfig"):
+    with pytest.raises(TrainingError, match="none of this model learns; use AdamW"):
         MuonConfig().build(nn.Linear(2, 2))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modernbert.cli.group import Verbs
 from modernbert.cli.models import default_model
 from modernbert.cli.output import note
 
@@ -21,7 +22,7 @@ _NUM_FIRST = 3  # DATA, --out and --model
 OPTIMIZERS = ("adamw", "stableadamw", "adopt", "muon")
 
 
-@click.group()
+@click.group(cls=Verbs)
 def finetune() -> None:
     """Teach a model a task by your own labelled rows.
 
@@ -29,7 +30,7 @@ def finetune() -> None:
     Ctrl-C and kills lose nothing: run the same command again.
 
     \b
-    modernbert finetune classify reviews.csv --text text --label label --out sentiment/
+    modernbert finetune classify reviews.csv --text text --label label --model FOLDER --out sentiment/
     """
 
 
@@ -63,7 +64,9 @@ _OPTIONS = (
     ),
     click.option("--epochs", default=3, show_default=True, help="Passes over the rows to learn from."),
     click.option("--batch-size", default=32, show_default=True, help="Examples of one update."),
-    click.option("--lr", type=float, help="The peak learning rate (default: by the model's width)."),
+    click.option(
+        "--lr", "learning_rate", type=float, help="The peak of the rate (default: by the model's width)."
+    ),
     click.option(
         "--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True, help="See the docs."
     ),
@@ -93,13 +96,13 @@ _OPTIONS = (
     click.option("--compile", "compiles", is_flag=True, help="Use torch.compile where it works."),
 )
 _SETTINGS = (
-    *("epochs", "batch_size", "warmup_share", "layer_decay", "num_frozen_layers"),
+    *("epochs", "batch_size", "learning_rate", "warmup_share", "layer_decay", "num_frozen_layers"),
     *("max_length", "pack_tokens", "seed", "adapt_passes"),
 )
 TRAINING = frozenset(
     (
         *_SETTINGS,
-        *("dev", "test", "dev_share", "test_share", "lr", "optimizer", "weight_decay", "patience", "sweep"),
+        *("dev", "test", "dev_share", "test_share", "optimizer", "weight_decay", "patience", "sweep"),
         *("device", "backend", "recompute", "compiles"),
     )
 )
@@ -122,7 +125,6 @@ def train(
     from modernbert.training.sweep import parse_sweep
 
     settings = Finetuning(
-        learning_rate=words["lr"],
         optimizer=_optimizer(words["optimizer"], words["weight_decay"]),
         patience=words["patience"] or None,
         **{name: words[name] for name in _SETTINGS},
@@ -175,7 +177,7 @@ def classify(*, multi_label: bool, regression: bool, balanced: bool, **words: An
     """Sentiment, topics, spam: labels for texts or pairs of texts.
 
     \b
-    modernbert finetune classify reviews.csv --text text --label label --out sentiment/
+    modernbert finetune classify reviews.csv --text text --label label --model FOLDER --out sentiment/
     modernbert classify --model sentiment/ "A film to remember."
     """
     from modernbert.training.tasks.classify import Classify

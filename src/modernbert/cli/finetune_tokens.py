@@ -26,7 +26,7 @@ def tag(**words: Any) -> TaskConfig:
     """Names and other spans: tags for words (BIO, BILOU, ...), or marked stretches of texts.
 
     \b
-    modernbert finetune tag train.jsonl --dev dev.jsonl --out ner/
+    modernbert finetune tag train.jsonl --dev dev.jsonl --model FOLDER --out ner/
     modernbert tag --model ner/ "Ada Lovelace lived in London."
     """
     from modernbert.training.tasks.tag import Tag
@@ -47,7 +47,7 @@ def answer(**words: Any) -> TaskConfig:
     """Answers as stretches of a text: SQuAD 1 and 2, or questions as JSON lines.
 
     \b
-    modernbert finetune answer squad.json --out qa/
+    modernbert finetune answer squad.json --model FOLDER --out qa/
     modernbert answer --model qa/ "Who lives here?" --context "Ada lives here."
     """
     from modernbert.training.tasks.answer import FindAnswers

@@ -73,8 +73,8 @@ def embed(
     """Vectors for search and similarity: pairs, triplets, scored pairs, or a folder of judgements.
 
     \b
-    modernbert finetune embed pairs.jsonl --out embedder/ --batch-size 512
-    modernbert finetune embed scifact/ --eval scifact/qrels/dev.tsv --mine embedder/ --out better/
+    modernbert finetune embed pairs.jsonl --model FOLDER --out embedder/ --batch-size 512
+    modernbert finetune embed scifact/ --eval scifact/qrels/dev.tsv --mine embedder/ --model FOLDER --out new/
     modernbert embed --model embedder/ "a text"
     """
     from modernbert.training.tasks.embed import Embed
@@ -107,8 +107,8 @@ def rerank(**words: Any) -> TaskConfig:
     """Scores for a query and a document read together: sets with negatives, or rows with a label.
 
     \b
-    modernbert finetune rerank sets.jsonl --out reranker/
-    modernbert finetune rerank scifact/ --mine embedder/ --loss listwise --out reranker/
+    modernbert finetune rerank sets.jsonl --model FOLDER --out reranker/
+    modernbert finetune rerank scifact/ --mine embedder/ --loss listwise --model FOLDER --out reranker/
     modernbert rerank --model reranker/ "a question" "a document" "another"
     """
     from modernbert.training.tasks.rerank import Rerank
@@ -145,8 +145,8 @@ def colbert(
     """Late interaction: a vector for each token, compared by MaxSim.
 
     \b
-    modernbert finetune colbert sets.jsonl --out late/
-    modernbert finetune colbert scifact/ --mine embedder/ --out late/
+    modernbert finetune colbert sets.jsonl --model FOLDER --out late/
+    modernbert finetune colbert scifact/ --mine embedder/ --model FOLDER --out late/
     """
     from modernbert.training.tasks.late import LateInteraction
     from modernbert.training.tasks.late_losses import Contrast, DistillScores

@@ -16,8 +16,12 @@ import click
 
 from modernbert.errors import InputError
 
-# An argument in a message of the package: dtype='float32', max_length=512, allow=['numpy.dtype'].
-_ARGUMENT = re.compile(r"\b(\w+)=('[^']*'|\[[^\]]*\]|\d+)")
+# An argument in a message of the package: with its value, as in dtype='float32', max_length=512 or
+# allow=['numpy.dtype'], or alone, as in max_length; what is quoted, or a piece of a path, is somebody's data.
+_ARGUMENT = re.compile(
+    r"""(?<![\w./'"-])(?:(\w+)=('[^']*'|\[[^\]]*\]|-?(?:\d+(?:\.\d+)?(?:e-?\d+)?|inf)|nan)|([a-z]+(?:_[a-z]+)+))"""
+    r"""(?![\w/'"=(]|\.\w)"""
+)
 
 
 def note(message: str) -> None:
@@ -30,13 +34,19 @@ def in_options(message: str, command: click.Command | None) -> str:
 
     Arguments that the verb has no option for stay as they are.
     """
-    names = [name for option in command.params for name in option.opts] if command else []
-    options = {name.removeprefix("--").replace("-", "_"): name for name in names if name.startswith("--")}
+    options: dict[str | None, str] = {}
+    for parameter in command.params if command else ():
+        for option in parameter.opts:
+            if option.startswith("--"):
+                options[parameter.name] = options[option.removeprefix("--").replace("-", "_")] = option
 
     def as_option(found: re.Match[str]) -> str:
-        option = options.get(found[1])
-        values = re.findall(r"'([^']*)'", found[2]) or [found[2]]
-        return found[0] if option is None else " ".join(f"{option} {shlex.quote(each)}" for each in values)
+        name, value, alone = found.groups()
+        option = options.get(name or alone)
+        if option is None or alone:
+            return option or found[0]
+        values = re.findall(r"'([^']*)'", value) or [value]
+        return " ".join(f"{option} {shlex.quote(each)}" for each in values)
 
     return _ARGUMENT.sub(as_option, message)
 

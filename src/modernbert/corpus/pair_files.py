@@ -69,7 +69,7 @@ def read_query_sets(
     documents.
     """
     name = str(path)
-    names = column_names(name, encoding)
+    names = _names(name, encoding)
     query = _choose(columns.query, _FIRST, names, name, "queries")
     positive = _choose(
         columns.positives, _SECOND, [each for each in names if each != query], name, "documents"
@@ -96,7 +96,7 @@ def read_scored_pairs(
 ) -> Generator[Row]:
     """A row a pair of texts, with a finite number as its score."""
     name = str(path)
-    names = column_names(name, encoding)
+    names = _names(name, encoding)
     first = _choose(columns.first, _FIRST, names, name, "first texts")
     second = _choose(columns.second, _SECOND, [each for each in names if each != first], name, "second texts")
     score = _choose(columns.score, _SCORE, names, name, "scores")
@@ -115,6 +115,13 @@ def read_scored_pairs(
     faults.require_none()
 
 
+def _names(path: str, encoding: str) -> Sequence[str]:
+    names = column_names(path, encoding)
+    if not names:
+        raise CorpusError(f"{path} has no rows")
+    return names
+
+
 def _choose(named: str | None, common: Sequence[str], names: Sequence[str], path: str, what: str) -> str:
     """The column of a name that the user gave, or else the first that is common."""
     if named is not None:
@@ -123,7 +130,7 @@ def _choose(named: str | None, common: Sequence[str], names: Sequence[str], path
     if found is None:
         raise CorpusError(
             f"{path} has no column of {what} by a name that is known ({', '.join(common)}); it has "
-            f"{', '.join(map(repr, names)) or 'none'}\nhint: name the column"
+            f"{', '.join(map(repr, names)) or 'no other'}\nhint: name the column"
         )
     return found
 

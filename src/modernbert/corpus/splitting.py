@@ -49,8 +49,9 @@ def split(
     parts = [np.flatnonzero(part_of_row == part) for part in range(len(shares))]
     for number, (share, part) in enumerate(zip(shares, parts, strict=True)):
         if share > 0 and not len(part):
+            alike = f", {len(sizes)} of them different," if len(sizes) < num_rows else ""
             raise CorpusError(
-                f"{num_rows} rows are too few to split: part {number + 1} of {len(parts)}, a share of "
+                f"{num_rows} rows{alike} are too few to split: part {number + 1} of {len(parts)}, a share of "
                 f"{share:.2f}, would be empty\nhint: give more rows, files of their own, or larger shares"
             )
     return parts

@@ -34,7 +34,8 @@ from modernbert.heads.mlm import MaskedLanguageModel
 from modernbert.heads.tokens import TokenClassifier
 from modernbert.inference.outside_training import outside_training
 from modernbert.inference.padded import PaddedModel, Rows
-from modernbert.pretrained.folder import Pretrained, keep_other_files, write_companions
+from modernbert.pretrained.folder import Pretrained, write_companions
+from modernbert.pretrained.other_files import keep_other_files
 from modernbert.pretrained.weights import OWNED_FILES
 from modernbert.progress import Bar
 from modernbert.text.batch import PackedBatch

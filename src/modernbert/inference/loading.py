@@ -39,11 +39,11 @@ def load(
     """Load a model: a folder, a bundled name, or a hub id.
 
     `dtype="auto"` is bfloat16 where the device computes in it at full speed and float32 elsewhere, whatever
-    the file stores. `dtype="int8"` has the products of the encoder run on 8-bit weights, on a processor, with
-    the native kernels; all else stays float32. `backend` names the kernel: "native", a whole forward in C++
-    (taken by "auto" where it can), or one for attention. `parts` names the user's own part classes that the
-    model holds; `strict` makes unknown keys of a foreign config.json an error. `revision`, `token`, `cache`
-    and `offline` are for the hub.
+    the file stores; of a folder in 8 bits a processor computes in these, or in float32. `dtype="int8"` has
+    the products of the encoder run on 8-bit weights, on a processor, with the native kernels; all else stays
+    float32. `backend` names the kernel: "native", a whole forward in C++ (taken by "auto" where it can), or
+    one for attention. `parts` names the user's own part classes that the model holds; `strict` makes unknown
+    keys of a foreign config.json an error. `revision`, `token`, `cache` and `offline` are for the hub.
 
     Raises FolderError or ConfigError, which name the file and the key, and BackendError for what this machine
     has not got.

@@ -94,7 +94,7 @@ def require_room(tokenizer: Tokenizer, *, limit: int, overflow: Overflow, prompt
     if limit - num_specials - num_prompt < 1:
         raise InputError(
             f"a limit of {limit} tokens leaves no room for text beside {num_specials} special tokens"
-            f" and {num_prompt} of the prompt; raise max_length"
+            f" and {num_prompt} of the prompt; raise that limit"
         )
     return num_prompt
 

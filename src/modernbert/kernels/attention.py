@@ -113,5 +113,5 @@ def backend_named(name: str) -> Backend:
         raise BackendError(
             "the native backend runs whole encoders: name it to the encoder or to load(), not to attention"
         )
-    known = ", ".join(["auto", *(b.name for b in BACKENDS)])
+    known = ", ".join(["auto", "native", *(b.name for b in BACKENDS)])
     raise BackendError(f"unknown attention backend {name!r}; there are: {known}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import platform
+import struct
 import warnings
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from functools import lru_cache
@@ -21,6 +22,9 @@ from modernbert.errors import BackendError
 # The number in csrc/interface.h.
 VERSION = 3
 FOLDER = Path(__file__).parent
+# The header of an ELF file of 64 bits, elf(5): where the table of sections begins, which is its end, the size
+# of an entry and their number.
+_ELF_HEADER = struct.Struct("<40xQ10xHH2x")
 # Instruction sets in the order in which they are preferred, and what a processor must have for each.
 _AVX512 = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq")
 INSTRUCTION_SETS = {
@@ -179,7 +183,8 @@ def supported(instruction_set: str) -> bool:
 
 
 def open_library(path: Path) -> ctypes.CDLL:
-    """The library of that file, its functions typed; OSError where it is none, or of another version."""
+    """The library of that file, its functions typed; OSError where it is none, cut, or of another version."""
+    _require_whole(path)
     opened = ctypes.CDLL(str(path))
     try:
         version = int(opened.modernbert_version())
@@ -201,6 +206,16 @@ def open_library(path: Path) -> ctypes.CDLL:
     opened.modernbert_forward.argtypes = (c_void_p, POINTER(Pack), c_int32, c_void_p, POINTER(c_int64))
     opened.modernbert_linear.argtypes = (POINTER(LinearSpec), c_int32, c_void_p, c_int64, c_int32, c_void_p)
     return opened
+
+
+def _require_whole(path: Path) -> None:
+    """OSError for an ELF file that is cut: opened, it would end the process at the first missing page."""
+    with path.open("rb") as file:
+        head = file.read(_ELF_HEADER.size)
+    if len(head) == _ELF_HEADER.size and head.startswith(b"\x7fELF"):
+        start, size, count = _ELF_HEADER.unpack(head)
+        if path.stat().st_size < start + size * count:
+            raise OSError(f"{path} is cut short")
 
 
 @lru_cache(maxsize=1)

@@ -31,8 +31,9 @@ from modernbert.errors import ConfigError, FolderError, WeightsError
 from modernbert.files import file_being_written
 from modernbert.heads.mlm import MlmHeadConfig
 from modernbert.heads.model import ALL_PARTS, ModelConfig
+from modernbert.pretrained.config_file import CONFIG_FILE
 from modernbert.pretrained.flexbert import config_from_flexbert, to_ours, to_theirs
-from modernbert.pretrained.folder import CONFIG_FILE, Pretrained
+from modernbert.pretrained.folder import Pretrained
 from modernbert.pretrained.sentence import TextSettings
 from modernbert.pretrained.weights import check_numbers, fill, state_of
 from modernbert.text.tokenizer import Tokenizer

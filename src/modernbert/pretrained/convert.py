@@ -15,9 +15,9 @@ from modernbert.errors import ConfigError, FolderError, InputError
 from modernbert.heads.mlm import MlmHeadConfig
 from modernbert.heads.model import ModelConfig
 from modernbert.pretrained.composer import Allowed, read_checkpoint, write_checkpoint
+from modernbert.pretrained.config_file import OWN_MODEL_TYPE
 from modernbert.pretrained.flexbert import config_from_flexbert
 from modernbert.pretrained.folder import (
-    OWN_MODEL_TYPE,
     Pretrained,
     check_vocabulary,
     describe_layout,

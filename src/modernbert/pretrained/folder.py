@@ -16,7 +16,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -29,36 +28,32 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from modernbert.encoder.config import Part, from_json, parts_by_kind, parts_in, to_json
+from modernbert.encoder.config import Part, from_json
 from modernbert.errors import ConfigError, FolderError
-from modernbert.files import folder_being_written, kept_still, link_or_copy, restore_interrupted
+from modernbert.files import folder_being_written, kept_still, restore_interrupted
 from modernbert.heads.model import ALL_PARTS, ModelConfig
 from modernbert.pretrained import quantized, sentence
-from modernbert.pretrained.bert import BERT, ROBERTA, XLM_ROBERTA
-from modernbert.pretrained.family import Family, NotExpressible, architecture, head_kind
-from modernbert.pretrained.huggingface import MODERNBERT
+from modernbert.pretrained.config_file import (
+    CONFIG_FILE,
+    OWN_MODEL_TYPE,
+    family_named,
+    foreign_config,
+    own_config,
+    special_ids,
+)
+from modernbert.pretrained.family import head_kind
 from modernbert.pretrained.keys import Keys, naming
-from modernbert.pretrained.settings import TextSettings, own_keys, own_settings, read_settings
-from modernbert.pretrained.weights import OWNED_FILES, fill, read_json, read_weights, state_of, write_weights
+from modernbert.pretrained.other_files import keep_other_files
+from modernbert.pretrained.settings import TextSettings, own_settings, read_settings
+from modernbert.pretrained.weights import fill, read_json, read_weights, state_of, write_weights
 from modernbert.text.tokenizer import Tokenizer
 
-CONFIG_FILE = "config.json"
-OWN_MODEL_TYPE = "modernbert-parts"
-FAMILIES = (MODERNBERT, BERT, ROBERTA, XLM_ROBERTA)
 # Parts of published checkpoints that no task of ours uses: kept beside the model and written back.
 _CARRIED = re.compile(
     r"(bert\.|roberta\.|model\.)?pooler\.dense\.(weight|bias)|cls\.seq_relationship\.(weight|bias)"
 )
 # How often a folder is read that others save over meanwhile; from the second time on they have to wait.
 _MOST_TRIES = 5
-# Keys that are written anew wherever they still hold; an old value could contradict the others.
-_SET_ANEW = frozenset(
-    """
-    attention_out_dropout dtype global_attn_every_n_layers head_dim id2label label2id layer_norm_eps
-    null_score_diff_threshold num_labels problem_type sbert_ce_default_activation_function
-    sentence_transformers sliding_window transformers_version
-    """.split()  # noqa: SIM905
-)
 # Buffers that older releases wrote; they follow from the configuration.
 _DERIVED = re.compile(r".*(position_ids|inv_freq)")
 # The heads of other tasks, which an embedding model's folder may still hold.
@@ -206,7 +201,7 @@ def _write_companions(
 
 def describe_layout(config: ModelConfig) -> str:
     """The `model_type` that a folder of this model gets; for our own, why none of the foreign ones fits."""
-    written, reason = _foreign_config(config, {})
+    written, reason = foreign_config(config, {})
     return written["model_type"] if written else f"{OWN_MODEL_TYPE} (transformers has no words for {reason})"
 
 
@@ -242,7 +237,7 @@ def _read_own(folder: Path, raw: Mapping[str, Any], parts: Sequence[type[Part]])
 
 def _read_foreign(folder: Path, raw: Mapping[str, Any], strict: bool) -> Pretrained:
     source = str(folder / CONFIG_FILE)
-    family = _family_named(raw.get("model_type"), source)
+    family = family_named(raw.get("model_type"), source)
     keys = Keys(raw, source)
     with naming(source):
         config = family.read(keys, head_kind(raw, source))
@@ -256,14 +251,6 @@ def _read_foreign(folder: Path, raw: Mapping[str, Any], strict: bool) -> Pretrai
         module = _build_empty(config)
     tensors = family.to_ours(config, read_weights(folder)) | dense
     return Pretrained(config=config, module=module, settings=settings, foreign=foreign, carried=tensors)
-
-
-def _family_named(model_type: object, source: str) -> Family:
-    for family in FAMILIES:
-        if family.model_type == model_type:
-            return family
-    known = ", ".join([family.model_type for family in FAMILIES] + [OWN_MODEL_TYPE])
-    raise ConfigError(f"{source}: model_type {model_type!r} is not supported; supported are {known}")
 
 
 def _build_empty(config: ModelConfig) -> nn.Module:
@@ -326,41 +313,16 @@ def _to_write(model: Pretrained, layout: str) -> tuple[dict[str, Any], dict[str,
     """The config.json and the tensors, under the names that its readers expect."""
     tensors = state_of(model.module)
     if layout == "int8":
-        return _own_config(model) | {"quantization": quantized.METHOD}, quantized.quantized(tensors)
-    config, _ = _foreign_config(model.config, model.foreign)
+        return own_config(model.config, model.settings) | {
+            "quantization": quantized.METHOD
+        }, quantized.quantized(tensors)
+    config, _ = foreign_config(model.config, model.foreign)
     if config is None or layout == "parts":
-        return _own_config(model), tensors
-    family = _family_named(config["model_type"], "the model")
+        return own_config(model.config, model.settings), tensors
+    family = family_named(config["model_type"], "the model")
     config["dtype"] = config["torch_dtype"] = str(_main_dtype(tensors)).removeprefix("torch.")
-    config = _special_ids(model.tokenizer) | config | sentence.config_keys(model.settings)
+    config = special_ids(model.tokenizer) | config | sentence.config_keys(model.settings)
     return config, family.to_theirs(model.config, tensors | dict(model.carried))
-
-
-def _foreign_config(config: ModelConfig, foreign: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """A config.json that transformers reads, of its old family if possible; or why there is none."""
-    reason = ""
-    for family in sorted(FAMILIES, key=lambda family: family.model_type != foreign.get("model_type")):
-        try:
-            keys = family.write(config)
-            name = architecture(family, config.head, foreign)
-        except NotExpressible as missing:
-            reason = reason or str(missing)
-            continue
-        is_its_own = family.model_type == foreign.get("model_type")
-        kept = {key: value for key, value in foreign.items() if is_its_own and key not in _SET_ANEW}
-        return kept | keys | {"model_type": family.model_type, "architectures": [name]}, ""
-    return None, reason
-
-
-def _own_config(model: Pretrained) -> dict[str, Any]:
-    parts_by_kind((*ALL_PARTS, *(type(part) for part in parts_in(model.config))))  # or it could not be read
-    return {"model_type": OWN_MODEL_TYPE, "model": to_json(model.config), "text": own_keys(model.settings)}
-
-
-def _special_ids(tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Null without a tokenizer: nobody knows them, and transformers would take the published model's."""
-    first, last = (None, None) if tokenizer is None else (tokenizer.cls_id, tokenizer.sep_id)
-    return {"cls_token_id": first, "sep_token_id": last, "bos_token_id": first, "eos_token_id": last}
 
 
 def _main_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
@@ -372,42 +334,3 @@ def _main_dtype(tensors: Mapping[str, Tensor]) -> torch.dtype | None:
 
 def _is_someone_elses(target: Path) -> bool:
     return not (target / CONFIG_FILE).exists() and any(target.iterdir())
-
-
-def keep_other_files(old: Path, new: Path) -> None:
-    """Take over what is not part of a model, so that saving over a folder loses no reports."""
-    for path in old.iterdir():
-        is_model_file = OWNED_FILES.fullmatch(path.name) or _is_layout_file(path.name) or _is_stale(path.name)
-        if is_model_file or (new / path.name).exists():
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, new / path.name, symlinks=True, copy_function=link_or_copy)
-        else:
-            link_or_copy(path, new / path.name)
-
-
-_LAYOUT_FILES = frozenset(
-    """
-    added_tokens.json config.json config_sentence_transformers.json merges.txt modules.json
-    sentence_bert_config.json sentence_roberta_config.json sentencepiece.bpe.model special_tokens_map.json
-    spiece.model tokenizer.json tokenizer.model tokenizer_config.json vocab.json vocab.txt
-    """.split()  # noqa: SIM905
-)
-
-
-def _is_layout_file(name: str) -> bool:
-    return (
-        name in _LAYOUT_FILES
-        or re.fullmatch(r"\d+_(Pooling|Dense|Normalize|MultiVectorMask)", name) is not None
-    )
-
-
-# The same weights for other tools: beside new ones they would be an old model under the new one's name.
-_OTHER_WEIGHTS = re.compile(
-    r"(pytorch_model|tf_model|flax_model|rust_model|openvino_model|model)([._-].*)?"
-    r"\.(bin|h5|msgpack|ot|xml|onnx|onnx_data|safetensors|gguf)(\.index\.json)?|onnx|openvino|coreml"
-)
-
-
-def _is_stale(name: str) -> bool:
-    return _OTHER_WEIGHTS.fullmatch(name) is not None

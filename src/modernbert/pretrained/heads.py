@@ -19,7 +19,8 @@ from torch import Tensor
 from modernbert.encoder.norm import LayerNormConfig
 from modernbert.heads.model import HeadPart, ModelConfig
 from modernbert.heads.transform import TransformConfig
-from modernbert.pretrained.folder import OWN_MODEL_TYPE, Pretrained, describe_layout
+from modernbert.pretrained.config_file import OWN_MODEL_TYPE
+from modernbert.pretrained.folder import Pretrained, describe_layout
 from modernbert.pretrained.weights import state_of
 
 # From a transform and a pooling to a head; a head of tokens has no use for the second.

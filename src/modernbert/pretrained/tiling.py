@@ -33,8 +33,9 @@ from modernbert.encoder.presets import PRESETS
 from modernbert.errors import ConfigError
 from modernbert.heads.mlm import MlmHeadConfig
 from modernbert.heads.model import ALL_PARTS, ModelConfig
+from modernbert.pretrained.config_file import CONFIG_FILE, FAMILIES, OWN_MODEL_TYPE
 from modernbert.pretrained.family import head_kind
-from modernbert.pretrained.folder import CONFIG_FILE, FAMILIES, OWN_MODEL_TYPE, Pretrained
+from modernbert.pretrained.folder import Pretrained
 from modernbert.pretrained.keys import Keys
 from modernbert.pretrained.surgery import differences, listed
 from modernbert.pretrained.weights import fill, read_json, state_of

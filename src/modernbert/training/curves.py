@@ -91,7 +91,7 @@ def draw(folder: Path, target: Path | None = None) -> Path:
     panels = [
         Panel(
             title="loss per masked token",
-            lines={"training": _smooth(raw), "held out": _points(evaluations, "loss")},
+            lines={"training": smoothed(raw), "held out": _points(evaluations, "loss")},
             faint=raw,
             marks=marks,
             unit="nats",
@@ -108,6 +108,20 @@ def draw(folder: Path, target: Path | None = None) -> Path:
     path = target or folder / PICTURE
     curves(panels, path, title=f"{folder.name} ({_recipe(folder)['name']})", x_label="tokens")
     return path
+
+
+def smoothed(points: Sequence[tuple[float, float]]) -> Points:
+    """An exponential mean over a share of the run: a longer one would lag behind a short run's fall.
+
+    The first values count as much as there are of them.
+    """
+    smooth: Points = []
+    total = weight = 0.0
+    decay = 1.0 - 1.0 / max(1.0, min(LONGEST_MEAN, len(points) * SHARE_OF_MEAN))
+    for x, y in points:
+        total, weight = decay * total + y, decay * weight + 1.0
+        smooth.append((x, total / weight))
+    return smooth
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -199,20 +213,6 @@ def _marks(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _thin(points: Points) -> Points:
     every = -(-len(points) // MOST_POINTS) or 1
     return points[::every]
-
-
-def _smooth(points: Points) -> Points:
-    """An exponential mean over a share of the run: a longer one would lag behind a short run's fall.
-
-    The first values count as much as there are of them.
-    """
-    smooth: Points = []
-    total = weight = 0.0
-    decay = 1.0 - 1.0 / max(1.0, min(LONGEST_MEAN, len(points) * SHARE_OF_MEAN))
-    for x, y in points:
-        total, weight = decay * total + y, decay * weight + 1.0
-        smooth.append((x, total / weight))
-    return smooth
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

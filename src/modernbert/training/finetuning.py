@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from modernbert.errors import TrainingError
 from modernbert.text.packing import pack_by_budget
 from modernbert.training.examples import Example, ExampleList
+from modernbert.training.limits import require
 from modernbert.training.loop import Micro, TrainingStep
 from modernbert.training.optim import AdamWConfig, OptimizerConfig, ParameterGroup, parameter_groups
 from modernbert.training.parallel import Group
@@ -63,13 +64,13 @@ class Finetuning:
     adapt_passes: int = 0
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "batch_size", "pack_tokens")
-        wrong = [name for name in counts if getattr(self, name) < 1]
-        if wrong or not 0.0 < self.layer_decay <= 1.0 or not 0.0 <= self.warmup_share < 1.0:
-            raise TrainingError(
-                f"{', '.join(counts)} are 1 or more, layer_decay is above 0 and at most 1, warmup_share from "
-                f"0 to below 1; found {self}"
-            )
+        require("1 or more", epochs=self.epochs, batch_size=self.batch_size, pack_tokens=self.pack_tokens)
+        require("1 or more", max_length=self.max_length, patience=self.patience)
+        require("0 or more", num_frozen_layers=self.num_frozen_layers, adapt_passes=self.adapt_passes)
+        require("0 or more", seed=self.seed)
+        require("above 0", learning_rate=self.learning_rate, max_grad_norm=self.max_grad_norm)
+        require("above 0 and at most 1", layer_decay=self.layer_decay)
+        require("0 or more and below 1", warmup_share=self.warmup_share)
 
     def rate_for(self, hidden_size: int) -> float:
         """The peak of the learning rate for a model of this width."""
@@ -190,6 +191,10 @@ def learning_groups(module: nn.Module, settings: Finetuning) -> list[ParameterGr
     """
     layers = (_layer(name) for name, _ in module.named_parameters())
     num_layers = 1 + max(layer for layer in layers if layer is not None)
+    if settings.num_frozen_layers > num_layers:
+        raise TrainingError(
+            f"num_frozen_layers={settings.num_frozen_layers} is more than the {num_layers} layers there are"
+        )
     if settings.num_frozen_layers > 0:
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(_depth(name, num_layers) > settings.num_frozen_layers)

@@ -22,6 +22,7 @@ from torch.optim import AdamW, Optimizer
 
 from modernbert.errors import ModernBertError, TrainingError
 from modernbert.training.adopt import Adopt
+from modernbert.training.limits import require
 from modernbert.training.muon import Muon, is_hidden_matrix
 
 # The key of a torch parameter group that `set_learning_rate` multiplies with.
@@ -60,7 +61,7 @@ class StableAdamWConfig:
     is_fully_decoupled: bool = True
 
     def __post_init__(self) -> None:
-        _check(self, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+        _check(betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
 
     def build(self, module: nn.Module, groups: Sequence[ParameterGroup] | None = None) -> Optimizer:
         """The optimiser; ModernBertError without torch-optimi."""
@@ -91,7 +92,7 @@ class AdamWConfig:
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        _check(self, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+        _check(betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
 
     def build(self, module: nn.Module, groups: Sequence[ParameterGroup] | None = None) -> Optimizer:
         """The optimiser."""
@@ -114,7 +115,7 @@ class AdoptConfig:
     clip_exponent: float | None = 0.25
 
     def __post_init__(self) -> None:
-        _check(self, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+        _check(betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
 
     def build(self, module: nn.Module, groups: Sequence[ParameterGroup] | None = None) -> Optimizer:
         """The optimiser."""
@@ -141,7 +142,7 @@ class MuonConfig:
     others: AdamWConfig = field(default_factory=AdamWConfig)
 
     def __post_init__(self) -> None:
-        _check(self, betas=(self.momentum,), eps=1.0, weight_decay=self.weight_decay)
+        _check(betas=(self.momentum,), eps=1.0, weight_decay=self.weight_decay)
 
     def build(self, module: nn.Module, groups: Sequence[ParameterGroup] | None = None) -> Optimizer:
         """The optimiser."""
@@ -186,7 +187,7 @@ def _decays(name: str, parameter: nn.Parameter) -> bool:
 def _groups_of(module: nn.Module, groups: Sequence[ParameterGroup] | None) -> Sequence[ParameterGroup]:
     found = parameter_groups(module) if groups is None else [group for group in groups if group.parameters]
     if not found:
-        raise TrainingError(f"{type(module).__name__} has no parameter that could learn: all are frozen")
+        raise TrainingError("the model has no parameter that could learn: all are frozen")
     return found
 
 
@@ -203,7 +204,7 @@ def _split(groups: Iterable[ParameterGroup]) -> tuple[list[ParameterGroup], list
                     )
                 )
     if not halves[0]:
-        raise TrainingError("Muon is for the matrices of layers, and this model has none; use AdamWConfig")
+        raise TrainingError("Muon is for the matrices of layers, and none of this model learns; use AdamW")
     return halves
 
 
@@ -231,9 +232,8 @@ def _adamw(groups: list[dict[str, Any]], config: AdamWConfig) -> AdamW:
     return optimizer
 
 
-def _check(config: object, *, betas: Sequence[float], eps: float, weight_decay: float) -> None:
-    if all(0.0 <= beta < 1.0 for beta in betas) and eps > 0.0 and weight_decay >= 0.0:
-        return
-    raise TrainingError(
-        f"{config} cannot be: betas and momentum lie in [0, 1), eps is above 0, weight_decay 0 or more"
-    )
+def _check(*, betas: Sequence[float], eps: float, weight_decay: float) -> None:
+    for beta in betas:
+        require("0 or more and below 1", beta=beta)
+    require("above 0", eps=eps)
+    require("0 or more", weight_decay=weight_decay)

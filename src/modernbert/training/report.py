@@ -12,6 +12,7 @@ from modernbert.inference.pipeline import Model
 from modernbert.plots import Panel, curves
 from modernbert.report_plots import sweep_picture, trials_picture
 from modernbert.training import journal
+from modernbert.training.curves import smoothed
 from modernbert.training.sweep import FACTORS, by_value
 from modernbert.training.tables import has_pictures, table
 from modernbert.training.tasks.task import Notes, Parts, ReportContext, Section, Task
@@ -83,7 +84,7 @@ def draw_progress(folder: Path, name: str | None = None, *, unit: str = "example
     panels = [
         Panel(
             title=f"loss per {unit}",
-            lines={"training": _means(losses), "dev": _of(figures, "loss")},
+            lines={"training": smoothed(losses), "dev": _of(figures, "loss")},
             faint=losses,
         ),
         Panel(
@@ -211,11 +212,3 @@ def _example_call(verb: str) -> str:
 
 def _of(figures: Sequence[tuple[float, Mapping[str, float]]], name: str) -> list[tuple[float, float]]:
     return [(x, found[name]) for x, found in figures if found.get(name) is not None]
-
-
-def _means(points: Sequence[tuple[float, float]], num: int = 20) -> list[tuple[float, float]]:
-    """Each point as the mean of the last `num`."""
-    return [
-        (x, sum(y for _, y in points[max(0, i - num + 1) : i + 1]) / min(i + 1, num))
-        for i, (x, _) in enumerate(points)
-    ]

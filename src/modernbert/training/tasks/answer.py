@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from modernbert.corpus.answer_files import AnswerSummary, read_answers
 from modernbert.corpus.labelled import Row, Rows
-from modernbert.errors import CorpusError, TrainingError
+from modernbert.errors import CorpusError
 from modernbert.heads.model import HeadPart
 from modernbert.heads.tokens import SpanHeadConfig
 from modernbert.heads.transform import TransformConfig
@@ -33,6 +33,7 @@ from modernbert.pretrained.heads import with_head
 from modernbert.text.batch import PackedBatch
 from modernbert.text.chunking import Window
 from modernbert.training.examples import Example
+from modernbert.training.limits import require
 from modernbert.training.tasks import answer_report, answer_scores
 from modernbert.training.tasks.packs import pack_examples, targets_of
 from modernbert.training.tasks.sequences import batches
@@ -59,8 +60,7 @@ class FindAnswers:
     name: str = "answer"
 
     def __post_init__(self) -> None:
-        if self.negatives < 0:
-            raise TrainingError(f"negatives is 0 or more, found {self.negatives}")
+        require("0 or more", negatives=self.negatives)
 
     def read(self, source: str, notes: Notes) -> Iterator[Row]:
         """Rows of "question", "context" and "answers", as corpus.answer_files has them."""

@@ -84,7 +84,8 @@ def _answer_or_none(
     if not has_pictures():
         return Section(title="Answer or none", text=text)
     different = np.unique(advantages)
-    places = different[np.linspace(0, len(different) - 1, min(len(different), _MANY_POINTS)).astype(int)]
+    some = different[np.linspace(0, len(different) - 1, min(len(different), _MANY_POINTS)).astype(int)]
+    places = np.unique([*some, threshold])
     kinds = {
         "all questions": np.ones(len(scores), bool),
         "with an answer": has_answer,

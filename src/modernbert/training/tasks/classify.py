@@ -27,6 +27,7 @@ from modernbert.heads.transform import TransformConfig
 from modernbert.inference.pipeline import Model
 from modernbert.text.batch import PackedBatch
 from modernbert.training.examples import Example
+from modernbert.training.limits import require
 from modernbert.training.tasks import classify_scores
 from modernbert.training.tasks.classify_scores import text_of
 from modernbert.training.tasks.packs import pack_examples, targets_of
@@ -57,6 +58,9 @@ class Classify:
     label_smoothing: float = 0.0
     encoding: str = "utf-8"
     name: str = "classify"
+
+    def __post_init__(self) -> None:
+        require("0 or more and below 1", label_smoothing=self.label_smoothing)
 
     def read(self, source: str, notes: Notes) -> Iterator[Row]:
         """Rows of "text", "second" where there are pairs, and "label"."""

@@ -30,6 +30,7 @@ from modernbert.inference.loading import load
 from modernbert.inference.pipeline import Model
 from modernbert.metrics.similarity import spearman
 from modernbert.training.examples import Example
+from modernbert.training.limits import require
 from modernbert.training.tables import table
 from modernbert.training.tasks.packs import Chunks, chunks_of, in_chunks, targets_of
 from modernbert.training.tasks.sequences import batches, encode
@@ -57,6 +58,10 @@ class Distill:
     encoding: str = "utf-8"
     pack_tokens: int = 8192
     name: str = "distill"
+
+    def __post_init__(self) -> None:
+        require("0 or more", structure=self.structure)
+        require("above 0", temperature=self.temperature)
 
     def read(self, source: str, notes: Notes) -> Iterator[Row]:
         """Rows of "text"."""

@@ -30,6 +30,7 @@ from modernbert.inference.pipeline import Model
 from modernbert.pretrained.folder import Pretrained
 from modernbert.pretrained.heads import with_head
 from modernbert.training.examples import Example
+from modernbert.training.limits import require
 from modernbert.training.tasks import embed_scores
 from modernbert.training.tasks.embed_losses import CoSent, InfoNce, Loss, SetBatch
 from modernbert.training.tasks.mining import Mining, mined
@@ -81,6 +82,7 @@ class Embed:
     name: str = "embed"
 
     def __post_init__(self) -> None:
+        require("0 or more", num_negatives=self.num_negatives)
         weights = self.dimension_weights
         if (weights and len(weights) != len(self.dimensions)) or any(weight <= 0 for weight in weights):
             raise TrainingError(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from modernbert.errors import TrainingError
+from modernbert.training.limits import require
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -70,7 +70,7 @@ class InfoNce:
     both_ways: bool = False
 
     def __post_init__(self) -> None:
-        _require_positive(self.temperature, "temperature")
+        require("above 0", temperature=self.temperature)
 
     def __call__(
         self, queries: Float[Tensor, "N E"], documents: Float[Tensor, "M E"], batch: SetBatch
@@ -105,7 +105,7 @@ class MarginMse:
     temperature: float = 0.05
 
     def __post_init__(self) -> None:
-        _require_positive(self.temperature, "temperature")
+        require("above 0", temperature=self.temperature)
 
     def __call__(
         self, queries: Float[Tensor, "N E"], documents: Float[Tensor, "M E"], batch: SetBatch
@@ -128,7 +128,7 @@ class Triplet:
     margin: float = 0.2
 
     def __post_init__(self) -> None:
-        _require_positive(self.margin, "margin")
+        require("above 0", margin=self.margin)
 
     def __call__(
         self, queries: Float[Tensor, "N E"], documents: Float[Tensor, "M E"], batch: SetBatch
@@ -150,7 +150,7 @@ class CoSent:
     temperature: float = 0.05
 
     def __post_init__(self) -> None:
-        _require_positive(self.temperature, "temperature")
+        require("above 0", temperature=self.temperature)
 
     def __call__(
         self, first: Float[Tensor, "N E"], second: Float[Tensor, "N E"], scores: Float[Tensor, "N"]
@@ -164,11 +164,6 @@ class CoSent:
 
 
 Loss = InfoNce | MarginMse | Triplet | CoSent
-
-
-def _require_positive(value: float, name: str) -> None:
-    if not value > 0:
-        raise TrainingError(f"the {name} of a loss must be above 0, found {value}")
 
 
 def _in_blocks(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modernbert.corpus.labelled import Row, Rows
-from modernbert.errors import TaskError, TrainingError
+from modernbert.errors import TaskError
 from modernbert.heads.embed import DenseConfig, TokenEmbedHeadConfig
 from modernbert.heads.model import HeadPart
 from modernbert.heads.transform import TransformConfig
@@ -34,6 +34,7 @@ from modernbert.pretrained.heads import with_head
 from modernbert.pretrained.settings import QueryExpansion
 from modernbert.text.tokenizer import Tokenizer
 from modernbert.training.examples import Example
+from modernbert.training.limits import require
 from modernbert.training.retrieval_scores import DEPTH, Best
 from modernbert.training.tasks import embed_scores
 from modernbert.training.tasks.embed_losses import SetBatch
@@ -81,9 +82,9 @@ class LateInteraction:
     name: str = "colbert"
 
     def __post_init__(self) -> None:
-        wrong = [name for name in ("dimensions", "query_length") if getattr(self, name) < 1]
-        if wrong or (self.document_length is not None and self.document_length < 1):
-            raise TrainingError(f"dimensions and lengths are 1 or more, found {self}")
+        require("1 or more", dimensions=self.dimensions)
+        require("0 or more", num_negatives=self.num_negatives)
+        require("1 or more", query_length=self.query_length, document_length=self.document_length)
 
     def read(self, source: str, notes: Notes) -> Iterator[Row]:
         """Rows of "query", "positives" and "negatives", and "scores" where there are some."""

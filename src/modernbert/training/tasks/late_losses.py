@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from modernbert.errors import TrainingError
+from modernbert.training.limits import require
 from modernbert.training.tasks.embed_losses import SetBatch, choice_loss
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Contrast:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_positive(self.temperature)
+        require("above 0", temperature=self.temperature)
 
     def __call__(self, queries: TokenVectors, documents: TokenVectors, batch: SetBatch) -> Float[Tensor, ""]:
         """The sum over the queries."""
@@ -94,7 +94,7 @@ class DistillScores:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        _require_positive(self.temperature)
+        require("above 0", temperature=self.temperature)
 
     def __call__(self, queries: TokenVectors, documents: TokenVectors, batch: SetBatch) -> Float[Tensor, ""]:
         """The sum over the queries, times the squared temperature (Hinton et al. 2015, arXiv 1503.02531)."""
@@ -116,8 +116,3 @@ def _maxsim(asked: Tensor, num_asked: Tensor, held: Tensor, num_held: Tensor) ->
     products = held @ asked.T  # [document tokens, query tokens]
     best = torch.segment_reduce(products, "max", lengths=num_held, axis=0)  # [M, query tokens]
     return torch.segment_reduce(best.T.contiguous(), "sum", lengths=num_asked, axis=0)  # [N, M]
-
-
-def _require_positive(temperature: float) -> None:
-    if not temperature > 0:
-        raise TrainingError(f"the temperature of a loss must be above 0, found {temperature}")

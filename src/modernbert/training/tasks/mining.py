@@ -57,7 +57,8 @@ class Mining:
     def __post_init__(self) -> None:
         if not 1 <= self.num_negatives <= self.depth:
             raise TrainingError(
-                f"num_negatives lies between 1 and the depth of {self.depth}, found {self.num_negatives}"
+                f"{self.num_negatives} hard negatives cannot be had of the {self.depth} nearest documents: "
+                "name 1 or more, and a depth of no less"
             )
 
 

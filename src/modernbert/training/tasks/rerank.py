@@ -31,6 +31,7 @@ from modernbert.pretrained.folder import Pretrained
 from modernbert.pretrained.heads import with_head
 from modernbert.text.batch import PackedBatch
 from modernbert.training.examples import Example
+from modernbert.training.limits import require
 from modernbert.training.retrieval_scores import METRIC
 from modernbert.training.tables import table
 from modernbert.training.tasks.mining import Mining, mined
@@ -65,11 +66,9 @@ class Rerank:
     name: str = "rerank"
 
     def __post_init__(self) -> None:
-        if self.loss not in ("pointwise", "listwise") or self.num_negatives < 1:
-            raise TrainingError(
-                "the loss of a reranker is pointwise or listwise, and num_negatives is 1 or more; found "
-                f"{self.loss!r} and {self.num_negatives}"
-            )
+        if self.loss not in ("pointwise", "listwise"):
+            raise TrainingError(f"the loss of a reranker is pointwise or listwise; found {self.loss!r}")
+        require("1 or more", num_negatives=self.num_negatives)
 
     def read(self, source: str, notes: Notes) -> Iterator[Row]:
         """Rows of "query", "documents" and "grades"."""
