@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from modernbert.errors import FolderError, WeightsError
+from modernbert.files import restore_interrupted
 from modernbert.pretrained.weights import read_json
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _HALF_A_STEP = 64  # of the seven bits of a float's 24 that a scale leaves free
 
 def is_quantized(folder: Path) -> bool:
     """Whether the folder's matrices are in 8 bits, as far as its config.json can be read."""
+    restore_interrupted(folder)
     try:
         return read_json(folder / "config.json").get("quantization") == METHOD
     except FolderError:
