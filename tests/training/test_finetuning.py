@@ -204,11 +204,23 @@ def test_a_mean_loss_does_not_depend_on_packs_and_leaves_the_module_in_training(
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"epochs": 0}, {"batch_size": 0}, {"layer_decay": 0.0}, {"layer_decay": 1.5}, {"warmup_share": 1.0}],
+    ("changes", "bound"),
+    [
+        ({"epochs": 0}, "1 or more"),
+        ({"batch_size": 0}, "1 or more"),
+        ({"max_length": 0}, "1 or more"),
+        ({"seed": -1}, "0 or more"),
+        ({"num_frozen_layers": -1}, "0 or more"),
+        ({"learning_rate": 0.0}, "above 0"),
+        ({"learning_rate": float("nan")}, "above 0"),
+        ({"layer_decay": 0.0}, "above 0 and at most 1"),
+        ({"layer_decay": 1.5}, "above 0 and at most 1"),
+        ({"warmup_share": 1.0}, "0 or more and below 1"),
+    ],
 )
-def test_settings_that_make_no_sense_are_refused(changes):
-    with pytest.raises(TrainingError, match="layer_decay is above 0"):
+def test_settings_that_make_no_sense_are_refused(changes, bound):
+    ((name, value),) = changes.items()
+    with pytest.raises(TrainingError, match=f"^{name}={value} cannot be: it must be {bound}$"):
         replace(Finetuning(), **changes)
 
 
