@@ -53,7 +53,7 @@ def test_transformers_gives_the_same_logits(name):
     model = modernbert.load(name, dtype="float32", device="cpu")
     for text in TEXTS:
         ids = tokenizer(text)["input_ids"]
-        assert ids == list(model.tokenizer.encode(text))
+        assert model.tokenizer.encode_ids([text], special_tokens="SPECIAL") == [ids]
         with torch.inference_mode():
             expected = theirs(torch.tensor([ids])).logits[0]
             found = model.module(PackedBatch.from_sequences([ids]))
@@ -64,6 +64,20 @@ def test_it_reads_8192_tokens(name):
     model = modernbert.load(name)
     assert model.max_length == 8192
     assert len(model.fill_mask("word " * 4000 + "[MASK]" + " word" * 4000)) > 0
+
+
+def test_pretraining_goes_on_from_it(name, tmp_path):
+    """With shards of its own tokenizer, by its name."""
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(json.dumps({"text": f"A text of number {i}. " * 30}) + "\n" for i in range(40)))
+    shards, run = str(tmp_path / "shards"), str(tmp_path / "run")
+    for arguments in (
+        ["shard", str(text), "--tokenizer", str(bundled.path(name)), "--out", shards],
+        ["pretrain", "tiny", "--data", shards, "--out", run, "--start-from", name, "--tokens", "9000"],
+    ):
+        result = CliRunner().invoke(verbs, arguments)
+        assert result.exit_code == 0, result.output
+    assert modernbert.load(tmp_path / "run" / "final").config.encoder.hidden_size == 256
 
 
 def test_verbs_ask_it_where_no_model_is_named():

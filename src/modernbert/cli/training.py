@@ -43,7 +43,11 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The same, with the labels of a file instead of sources: columns or fields text and label.",
 )
-@click.option("--start-from", metavar="MODEL", help="Go on from a model folder instead of fresh weights.")
+@click.option(
+    "--start-from",
+    metavar="MODEL",
+    help="Go on from a model folder or a bundled name instead of fresh weights.",
+)
 @click.option("--tokens", metavar="N", help="Train on so many tokens, such as 20M; phases keep their shares.")
 @click.option("--seed", type=int, help="Another seed than the recipe's.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto.")

@@ -168,7 +168,7 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any], *, phase: int, 
     What a run has not come to yet, the phases after number `phase`, may be changed, and so may FREE_FIELDS.
     A phase whose rates do not depend on its length may also be made longer or shorter while it runs.
     """
-    open_end = f"phases.{phase}.tokens" if _has_open_end(old["phases"][phase : phase + 1]) else None
+    open_end = f"phases.{phase}.tokens" if _has_open_end(old.get("phases", ())[phase : phase + 1]) else None
     differences = [
         (path, before, after)
         for path, before, after in _differences(old, new)
@@ -185,6 +185,7 @@ def require_same(old: Mapping[str, Any], new: Mapping[str, Any], *, phase: int, 
 
 
 def _has_open_end(phases: Sequence[Mapping[str, Any]]) -> bool:
+    # none of them: of a fine-tuning
     return all(each["schedule"]["is"] == "Constant" for each in phases) and all(
         each["mask_rate"]["is"] == "ConstantRate" for each in phases
     )

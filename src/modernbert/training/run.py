@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 
+from modernbert import bundled
 from modernbert.corpus.shards import Shards
 from modernbert.corpus.split import Documents, hold_back
 from modernbert.encoder.encoder import Encoder, EncoderConfig
@@ -94,7 +95,9 @@ def pretrain(
 def _start(recipe: Recipe, tokenizer: Tokenizer, shards: Shards) -> Pretrained:
     """The model before its first step: fresh weights by the recipe's seed, or those of a folder."""
     if recipe.start_from is not None:
-        started = _from_folder(Path(recipe.start_from), shards)
+        name = recipe.start_from
+        folder = bundled.path(name) if name in bundled.names() else Path(name)
+        started = _from_folder(folder, shards)
         _require_room(recipe, started.config.encoder)
         return started
     assert recipe.encoder is not None

@@ -48,7 +48,8 @@ def teacher(tmp_path_factory):
 
 def test_a_student_comes_near_the_vectors_of_its_teacher(tmp_path, student, texts, teacher):
     task = Distill(teacher=str(teacher), pack_tokens=300)
-    out = finetune(task, texts, model=student, out=tmp_path / "out", settings=FAST, switches=CPU)
+    settings = replace(FAST, epochs=24)
+    out = finetune(task, texts, model=student, out=tmp_path / "out", settings=settings, switches=CPU)
     model, theirs = (load(each, dtype="float32", device="cpu") for each in (out, teacher))
     new = [text for text, _ in reviews(40, seed=77)]
     ours, wanted = model.embed(new), theirs.embed(new)
