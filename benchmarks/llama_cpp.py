@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-# Tokens of a call: as many as the largest case has, in as many texts as any has.
-MOST_TOKENS, MOST_TEXTS = 8192, 32
+# Of a call: what the cases have, but for the longest, for which its buffers take too much memory.
+MOST_TOKENS, MOST_TEXTS = 4096, 32
 # Names of llama.cpp's formats, and what each stands for in a table.
 FORMATS = {"F32": "fp32", "BF16": "bf16", "Q8_0": "int8"}
 

@@ -1,6 +1,6 @@
 """Make a finished pretraining run a model that ships: weights in bfloat16, card, journal and curves.
 
-    python scripts/bundle.py runs/nano --name nano --corpus corpus/ --processor "an AMD EPYC (Zen 4)"
+    python scripts/bundle.py runs/nano --name nano --corpus corpus/ --processor "a laptop"
 
 The folder goes to src/modernbert/bundled/NAME, the rest to docs/NAME. Every figure of the card comes from the
 run's journal; licences and sources are counted from the corpus.
@@ -23,13 +23,14 @@ import torch
 import zstandard
 
 import modernbert
+from modernbert.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 REGISTERS = ("books", "prose", "docs", "code")
 SENTENCES = (
     "The capital of France is [MASK].",
     "He opened the door and walked into the [MASK].",
-    "for i in [MASK](10):",
+    "import [MASK] as np",
     "The function returns [MASK] if the list is empty.",
 )
 
@@ -108,6 +109,8 @@ def card(args: argparse.Namespace, folder: Path, sources: Mapping[str, Counter[t
         for register, found in sources.items()
     ]
     phases = phases_of(steps)
+    planned, speed = RECIPES["nano"]().num_tokens / 1e6, num_tokens / seconds
+    room, vocabulary = f"{config.max_positions:,} tokens", f"{config.vocab_size:,}"
     return f"""---
 language: en
 library_name: transformers
@@ -119,8 +122,8 @@ tags: [modernbert]
 # {args.name}
 
 A small ModernBERT: {size / 1e6:.1f} M parameters, {len(config.blocks)} layers of {config.hidden_size}, a
-vocabulary of {config.vocab_size:,} of text and code, {config.max_positions:,} tokens,
-{num_bytes / 2**20:.1f} MiB in bfloat16. It comes with the package `modernbert` and loads in transformers.
+vocabulary of {vocabulary} of text and code, {room}, {num_bytes / 2**20:.1f} MiB in bfloat16. It comes
+with the package `modernbert` and loads in transformers.
 
 ```console
 $ modernbert fill-mask "{SENTENCES[0]}"
@@ -128,9 +131,9 @@ $ modernbert fill-mask "{SENTENCES[0]}"
 
 ## How it was trained
 
-`modernbert pretrain nano` on {num_tokens:,} tokens, from nothing, on one core of {args.processor}:
-{seconds / 3600:.1f} hours at {num_tokens / seconds:,.0f} tokens a second. That is little: the recipe is made
-for 100 M tokens, and the loss was still falling.
+`modernbert pretrain nano` on {num_tokens:,} tokens, from nothing, on {args.processor}:
+{seconds / 3600:.1f} hours at {speed:,.0f} tokens a second, beside other work. That is little: the recipe
+is made for {planned:.0f} M tokens, and the loss was still falling.
 
 {markdown(("phase", "tokens", "longest sequence", "masked", "last loss in training"), phases)}
 
