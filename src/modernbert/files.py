@@ -39,12 +39,12 @@ def file_being_written(target: Path) -> Generator[Path]:
     A link of that name is replaced, not followed: files of the hub's cache are links into a shared store.
     """
     target = Path(os.path.abspath(target))
-    with _locked(target.parent):
-        _remove_dead(target)
-        temporary = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
-        temporary.touch(exist_ok=False)
-        lock = _lock(temporary)
-    try:
+    temporary, lock = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}"), None
+    try:  # from before it is there: Ctrl-C may come at any moment
+        with _locked(target.parent):
+            _remove_dead(target)
+            temporary.touch(exist_ok=False)
+            lock = _lock(temporary)
         yield temporary
         _fsync(temporary)
         os.replace(temporary, target)
@@ -67,13 +67,13 @@ def folder_being_written(target: Path) -> Generator[Path]:
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "is a file, not a folder", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent):
-        _put_back(target)
-        _remove_dead(target)
-        temporary = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
-        temporary.mkdir()
-        lock = _lock(temporary)
+    temporary, lock = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}"), None
     try:
+        with _locked(target.parent):
+            _put_back(target)
+            _remove_dead(target)
+            temporary.mkdir()
+            lock = _lock(temporary)
         yield temporary
         _fsync_tree(temporary)
         with _locked(target.parent):

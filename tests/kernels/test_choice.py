@@ -25,7 +25,8 @@ def test_a_backend_can_be_named(name):
 
 def test_an_unknown_backend_is_an_error_that_lists_the_known_ones():
     with pytest.raises(
-        BackendError, match="unknown attention backend 'fast'; there are: auto, flash, tiles, products,"
+        BackendError,
+        match="unknown attention backend 'fast'; there are: auto, native, flash, tiles, products,",
     ):
         choose(random_call([4]), "fast")
 
