@@ -28,7 +28,7 @@ QUESTIONS = [
     "Why is there no padding?",
 ]
 NUM_SHOWN = 3
-MASKED = "The capital of France is [MASK]."
+MASKED = "He opened the door and walked into the [MASK]."
 
 
 @dataclass(frozen=True)
