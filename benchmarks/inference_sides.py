@@ -24,6 +24,7 @@ from modernbert.text.batch import PackedBatch
 
 CPU = torch.device("cpu")
 OPSET = 20
+HINTS = {"f32": "fp32", "bf16": "bf16"}  # OpenVINO's names and ours
 MAX_BATCH = 512
 
 
@@ -120,7 +121,7 @@ class OpenVino:
     def __post_init__(self) -> None:
         import openvino
 
-        self.name, self.precision = f"OpenVINO {self.precision_hint.replace('f', 'fp', 1)}", "full"
+        self.name, self.precision = f"OpenVINO {HINTS[self.precision_hint]}", "full"
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
