@@ -81,7 +81,7 @@ CASES = (
         goals=(1.6, None),
         goals_with_bf16=(3.5, None),
         # scores of 3.2 GB a layer: out of memory at 24 GB
-        leaves_out=("ONNX Runtime", "OpenVINO fp32", "llama.cpp"),
+        leaves_out=("ONNX Runtime", "OpenVINO", "llama.cpp"),
     ),
 )
 GOAL_OF_SMALL_MODELS = 1.5

@@ -3,7 +3,7 @@
 Of each model, in every number format that this processor computes in natively: Spearman on STS-B's test part;
 nDCG@10 on SciFact's test queries, over all of its abstracts; the mean cosine of these abstracts' vectors with
 float32's. Models are all-MiniLM-L6-v2 (the extra "demo"), or folders named with --model. Goal:
-within half a percent, and a cosine of 0.99. Needs the data root, in MODERNBERT_DATA. Writes
+at most half a percent lost, and a cosine of 0.99. Needs the data root, in MODERNBERT_DATA. Writes
 results/precision-PROCESSOR.json.
 
     python benchmarks/precision.py [--model FOLDER ...]          ten minutes on two cores

@@ -131,7 +131,8 @@ $ modernbert fill-mask "{SENTENCES[0]}"
 
 ## How it was trained
 
-`modernbert pretrain nano` on {num_tokens:,} tokens, from nothing, on {args.processor}:
+`modernbert pretrain nano`, its phases shortened, on {num_tokens:,} tokens, from nothing, on
+{args.processor}:
 {seconds / 3600:.1f} hours at {speed:,.0f} tokens a second, beside other work. That is little: the recipe
 is made for {planned:.0f} M tokens, and the loss was still falling.
 
@@ -150,8 +151,8 @@ The likeliest fills, in order:
 {markdown(("text", "fills"), fills)}
 
 It knows the grammar of English and of Python better than facts, as one expects of so small a model that has
-read so little. Good for: trying things offline, tests, a start for fine-tuning on short texts where a
-processor must answer in milliseconds. Not good for: facts, other languages, vectors without fine-tuning.
+read so little. Good for trying things offline and for tests. It has not been fine-tuned on any set yet: how
+good a start it gives is not known. Not good for facts, other languages, and vectors without fine-tuning.
 
 ## What it has read
 
