@@ -93,31 +93,29 @@ def main() -> None:
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     subject = SUBJECTS[args.model]
+    rows: list[dict[str, Any]] = []
+    data: dict[str, Any] = {
+        "model": subject.title,
+        "device": str(device),
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "results": rows,
+        "contests": [],
+    }
     with tempfile.TemporaryDirectory() as work, torch.inference_mode(False):
         os.environ["MODERNBERT_PACKED"] = f"{work}/packed"
         sides = build(subject.save(Path(work) / args.model), device, dtype, args.sides)
         with torch.inference_mode():
-            rate = matrix_rate(subject, device, dtype)
-            results = [row for case in args.cases for row in measure(case, subject, sides, args.repeats)]
-            # a busy moment at the start must not lower the roof
-            rate = max(rate, matrix_rate(subject, device, dtype))
-    for row in results:
-        row["share_of_roofline"] = row["useful_flops"] / row["seconds"] / rate
-    contests = [
-        contest
-        for case in args.cases
-        for contest in decide(case, goals_of(case, args.model, device, dtype), results)
-    ]
-    data = {
-        "model": subject.title,
-        "device": str(device),
-        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "matrix_flops_per_second": {short(dtype): rate},
-        "results": results,
-        "contests": contests,
-    }
+            rate = 0.0
+            for case in args.cases:
+                # anew at each case: a busy moment must not lower the roof
+                rate = max(rate, matrix_rate(subject, device, dtype))
+                rows += measure(case, subject, sides, args.repeats)
+                data["contests"] += decide(case, goals_of(case, args.model, device, dtype), rows)
+                data["matrix_flops_per_second"] = {short(dtype): rate}
+                for row in rows:
+                    row["share_of_roofline"] = row["useful_flops"] / row["seconds"] / rate
+                save(data, device, args)  # a case too large for the machine must not lose those before it
     print_tables(data)
-    save(data, device, args)
 
 
 def parse_arguments() -> argparse.Namespace:

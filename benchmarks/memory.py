@@ -34,7 +34,7 @@ CASES = {
     "1x8192": (8192,),
 }
 # What needs scores of 3.2 GB a layer there.
-LEFT_OUT = {("ONNX Runtime fp32", "1x8192"), ("ONNX Runtime int8", "1x8192"), ("OpenVINO fp32", "1x8192")}
+LEFT_OUT = {("ONNX Runtime", "1x8192"), ("OpenVINO", "1x8192")}
 LOADS = 5  # the shortest counts: the longer ones waited for something else
 Run = Callable[[list[list[int]]], object]
 
@@ -48,6 +48,8 @@ def main() -> None:
     from inference_models import SUBJECTS
     from inference_sides import export, quantize
 
+    from modernbert.kernels.native_library import has_bf16
+
     subject = SUBJECTS[args.model]
     cases = [name for name in args.cases if max(CASES[name]) <= subject.max_length]
     with tempfile.TemporaryDirectory() as work:
@@ -60,15 +62,20 @@ def main() -> None:
             "transformers fp32": ("transformers", folder),
             "ONNX Runtime fp32": ("onnxruntime", paths["onnx"]),
             "OpenVINO fp32": ("openvino", paths["onnx"]),
+            "modernbert bf16": ("ours-bf16", folder),
+            "transformers bf16": ("transformers-bf16", folder),
+            "OpenVINO bf16": ("openvino-bf16", paths["onnx"]),
             "modernbert int8": ("ours-int8", folder),
             "ONNX Runtime int8": ("onnxruntime", paths["int8"]),
         }
+        if not has_bf16():
+            sides = {side: way for side, way in sides.items() if not side.endswith("bf16")}
         rows: list[dict[str, Any]] = []
         loads: dict[str, list[float]] = {}
         for side, (kind, path) in sides.items():
             measure(kind, path, "1x16")  # fills the caches
             for case in cases:
-                if (side, case) in LEFT_OUT:
+                if (side.rsplit(" ", 1)[0], case) in LEFT_OUT:
                     continue
                 found = measure(kind, path, case)
                 rows.append({"side": side, "case": case, **found})
@@ -138,14 +145,14 @@ def ours(path: str, dtype: str = "float32") -> tuple[float, Run]:
     return seconds, run
 
 
-def transformers(path: str) -> tuple[float, Run]:
+def transformers(path: str, dtype: str = "float32") -> tuple[float, Run]:
     """transformers with SDPA."""
     import torch
 
     start = time.perf_counter()
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(path, attn_implementation="sdpa").eval()
+    model = AutoModel.from_pretrained(path, dtype=dtype, attn_implementation="sdpa").eval()
     seconds = time.perf_counter() - start
 
     def run(sequences: list[list[int]]) -> object:
@@ -173,12 +180,12 @@ def onnx_runtime(path: str) -> tuple[float, Run]:
     return seconds, run
 
 
-def openvino(path: str) -> tuple[float, Run]:
-    """OpenVINO in fp32, without torch in the process."""
+def openvino(path: str, precision: str = "f32") -> tuple[float, Run]:
+    """OpenVINO, without torch in the process."""
     start = time.perf_counter()
     import openvino
 
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     model = openvino.Core().compile_model(path, "CPU", settings)
     seconds = time.perf_counter() - start
 
@@ -208,10 +215,13 @@ def print_table(rows: list[dict[str, Any]], loads: dict[str, list[float]], cases
 
 SIDES: dict[str, Callable[[str], tuple[float, Run]]] = {
     "ours": ours,
+    "ours-bf16": lambda path: ours(path, "bfloat16"),
     "ours-int8": lambda path: ours(path, "int8"),
     "transformers": transformers,
+    "transformers-bf16": lambda path: transformers(path, "bfloat16"),
     "onnxruntime": onnx_runtime,
     "openvino": openvino,
+    "openvino-bf16": lambda path: openvino(path, "bf16"),
 }
 
 if __name__ == "__main__":

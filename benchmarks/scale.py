@@ -33,6 +33,7 @@ from inference_models import SUBJECTS
 
 import modernbert
 from modernbert.encoder.presets import modernbert_sized
+from modernbert.kernels.hardware import resolve_dtype
 from modernbert.text.batch import PackedBatch
 
 LENGTHS = tuple(2**n for n in range(9, 17))
@@ -74,7 +75,8 @@ def by_length() -> list[dict[str, float]]:
         pad_token_id=0,
     )
     torch.manual_seed(0)
-    encoder = replace(config, max_positions=LENGTHS[-1]).build().eval()
+    dtype = resolve_dtype("auto", torch.device("cpu"))
+    encoder = replace(config, max_positions=LENGTHS[-1]).build().to(dtype).eval()
     encoder.native.is_on = True  # as for a model that is loaded
     rows: list[dict[str, float]] = []
     print(f"{'tokens':>8}{'seconds':>10}{'tokens/s':>10}{'exponent':>10}")
@@ -164,7 +166,7 @@ def by_processes() -> list[dict[str, float]]:
 
 def load_and_wait(folder: str) -> None:
     """Ask the model one text, say so, and stay until told."""
-    encoder = modernbert.load(folder, dtype="float32").encoder
+    encoder = modernbert.load(folder).encoder
     with torch.inference_mode():
         encoder(PackedBatch.from_sequences([list(range(1000, 1016))]))
     print("ready", flush=True)

@@ -1,7 +1,8 @@
 """Real results: one model on every labelled set of the data root, over seeds: docs/results.md.
 
-Runs are kept in --out and go on where they were stopped; finished ones are only read. The table is written
-anew after each run, so that what is there so far can be read.
+Runs are kept in --out and go on where they were stopped; those in results/task_results.json are done. That
+file and the table are written anew after each run. Scores do not depend on the processor but by rounding:
+rows of several stand side by side, each with its own.
 
     python benchmarks/task_results.py --model MODEL --name minilm --data DATA/data
     python benchmarks/task_results.py --list                    the sets, and what each run is asked to do
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import description, results_path, write_results
+from common import RESULTS, processor_name
 
 from modernbert.files import write_atomic
 from modernbert.training.finetune_run import Sources, finetune
@@ -29,6 +30,7 @@ from modernbert.training.tasks.tag import Tag
 from modernbert.training.tasks.task import TaskConfig
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+PATH = RESULTS / "task_results.json"
 BASELINE = "TF-IDF and a linear model"
 PAIRS = {"text": "text_a", "second": "text_b"}
 
@@ -135,6 +137,10 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace, name: str, seed: int) -> None:
     """One fine-tuning, and its figures among the results."""
+    key = {"model": arguments.name, "set": name, "seed": seed}
+    rows = known_rows()
+    if any(key.items() <= row.items() for row in rows):
+        return
     each = SETS[name]
     folder = arguments.data / each.folder
     out = arguments.out / arguments.name / name.replace(", ", "-") / str(seed)
@@ -150,10 +156,6 @@ def run(arguments: argparse.Namespace, name: str, seed: int) -> None:
     if done is None:
         sys.exit("stopped; the same command goes on")
     found = json.loads((out / "results.json").read_text())
-    path = results_path("task_results", ".json")
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    key = {"model": arguments.name, "set": name, "seed": seed}
-    rows = [row for row in rows if not key.items() <= row.items()]
     also: dict[str, float] = {}
     if each.also is not None:
         also = each.also([json.loads(line) for line in (out / "predictions.jsonl").open(encoding="utf-8")])
@@ -163,11 +165,16 @@ def run(arguments: argparse.Namespace, name: str, seed: int) -> None:
         | {
             "test": {figure: found["test"][figure] for figure in each.figures} | also,
             "baseline": {figure: beside[figure] for figure in each.figures if figure in beside},
+            "processor": processor_name(),
         }
     )
-    write_results(
-        "task_results", {"rows": sorted(rows, key=lambda row: (row["model"], row["set"], row["seed"]))}
-    )
+    rows.sort(key=lambda row: (row["model"], row["set"], row["seed"]))
+    write_atomic(PATH, json.dumps({"rows": rows}, indent=2) + "\n")
+
+
+def known_rows() -> list[dict[str, Any]]:
+    """Those of earlier runs."""
+    return json.loads(PATH.read_text())["rows"] if PATH.exists() else []
 
 
 def find(folder: Path, part: str) -> Path | None:
@@ -179,7 +186,7 @@ def find(folder: Path, part: str) -> Path | None:
 
 def write_page() -> None:
     """docs/results.md: mean and spread on the test rows, a column for each model."""
-    rows = json.loads(results_path("task_results", ".json").read_text())["rows"]
+    rows = known_rows()
     models = sorted({row["model"] for row in rows})
     lines = [
         "# Results",
@@ -200,8 +207,8 @@ def write_page() -> None:
             ]
             floor = f"{statistics.mean(floors):.3f}" if floors else ""
             lines.append(f"| {name} | {figure} | {floor} | " + " | ".join(cells) + " |")
-    words = description().replace("\n", "; ")
-    write_atomic(PAGE, "\n".join([*lines, "", f"Measured on {words}.", ""]))
+    processors = ", ".join(sorted({row["processor"] for row in rows}))
+    write_atomic(PAGE, "\n".join([*lines, "", f"Measured on {processors}.", ""]))
 
 
 def _cell(values: list[float]) -> str:

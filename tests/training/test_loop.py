@@ -115,6 +115,15 @@ def test_a_spike_is_left_out(tmp_path, monkeypatch):
     assert "more than 20.0 times the mean" in accident["skipped"]
 
 
+def test_what_a_mixed_text_brings_again_and_again_is_no_spike(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "NUM_CALM_STEPS", 4)
+    harder = {index: 3.0 for index in range(0, 40, 3)}  # 9 where the others come near 0
+    job = ToyJob(num_steps=40, broken=harder | {35: 50.0})
+    assert train(toy_run(tmp_path, job))
+    (accident,) = journal.read(tmp_path / journal.ACCIDENTS)
+    assert accident["documents"] == ["numbers of step 35"]
+
+
 def test_too_many_of_them_stop_the_run_with_their_documents_named(tmp_path):
     broken = {index: float("nan") for index in (1, 3, 4, 5)}
     run = toy_run(tmp_path, ToyJob(broken=broken))

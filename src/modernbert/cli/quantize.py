@@ -35,6 +35,10 @@ def quantize(model: str, out: Path, as_json: bool, revision: str | None, offline
     from modernbert.pretrained.weights import state_of
 
     folder = find_folder(model, revision, offline)
+    if out.resolve() == folder.resolve():
+        raise FolderError(
+            f"--out {out} is the model itself, whose weights would be lost; name another folder"
+        )
     pretrained = read_folder(folder, dtype=torch.float32)
     if pretrained.is_int8:
         raise FolderError(

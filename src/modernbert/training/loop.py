@@ -32,8 +32,9 @@ from modernbert.training.optim import set_learning_rate
 from modernbert.training.parallel import Group, accumulating, whole
 
 CHECKPOINTS = "checkpoints"
-# Steps before which a loss is compared with no mean, and how fast the mean follows.
-NUM_CALM_STEPS, MEAN_DECAY = 20, 0.95
+# Steps before which a loss is compared with no mean, how fast the mean follows, and how many standard
+# deviations are within what is usual: a step of one book after much code is no spike.
+NUM_CALM_STEPS, MEAN_DECAY, NUM_DEVIATIONS = 20, 0.95, 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +127,7 @@ class Place:
     tokens: int = 0
     stage: str = ""
     mean_loss: float | None = None
+    loss_variance: float = 0.0
     num_calm: int = 0
     num_skipped: int = 0
     tokens_at_save: int = 0
@@ -211,13 +213,14 @@ def _take(run: Run, step: TrainingStep) -> dict[str, Any]:
     means = {name: value / weight for name, value in zip(run.job.sums, sums, strict=True)}
     place, loss = run.place, means["loss"]
     if step.stage != place.stage:  # other text, other lengths: other losses
-        place.stage, place.mean_loss, place.num_calm = step.stage, None, 0
+        place.stage, place.mean_loss, place.loss_variance, place.num_calm = step.stage, None, 0.0, 0
     wrong = _what_is_wrong(run, loss, norm)
     if wrong is None:
         set_learning_rate(run.optimizer, step.peak_learning_rate, step.learning_rate_share)
         run.optimizer.step()
         mean = loss if place.mean_loss is None else place.mean_loss
         place.mean_loss = MEAN_DECAY * mean + (1 - MEAN_DECAY) * loss
+        place.loss_variance = MEAN_DECAY * (place.loss_variance + (1 - MEAN_DECAY) * (loss - mean) ** 2)
         place.num_calm += 1
     else:
         place.num_skipped += 1
@@ -281,8 +284,14 @@ def _what_is_wrong(run: Run, loss: float, norm: float) -> str | None:
     place, ratio = run.place, run.settings.spike_ratio
     if not math.isfinite(loss) or not math.isfinite(norm):
         return "not a number"
-    if place.mean_loss is not None and place.num_calm >= NUM_CALM_STEPS and loss > ratio * place.mean_loss:
-        return f"loss {loss:.3f} is more than {ratio} times the mean {place.mean_loss:.3f}"
+    if place.mean_loss is None or place.num_calm < NUM_CALM_STEPS:
+        return None
+    deviation = math.sqrt(place.loss_variance)
+    if loss > max(ratio * place.mean_loss, place.mean_loss + NUM_DEVIATIONS * deviation):
+        return (
+            f"loss {loss:.3f} is more than {ratio} times the mean {place.mean_loss:.3f}, and "
+            f"{NUM_DEVIATIONS} standard deviations of {deviation:.3f} above it"
+        )
     return None
 
 
@@ -291,7 +300,7 @@ def _require_budget(run: Run, row: Mapping[str, Any]) -> None:
     if row["skipped"] and place.num_skipped > most:
         raise TrainingError(
             f"step {place.step} was left out ({row['skipped']}), and with it {place.num_skipped} steps, more "
-            f"than the {most} that max_skipped_steps allows.\nThe documents of these steps are named in "
+            f"than the {most} that are allowed.\nThe documents of these steps are named in "
             f"{run.folder / journal.ACCIDENTS}; the last good checkpoint is in {run.folder / CHECKPOINTS}.\n"
             "hint: look at those documents; a lower learning rate or a longer warm-up is the usual cure"
         )

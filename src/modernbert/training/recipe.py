@@ -83,8 +83,8 @@ class Recipe:
 
     `start_from` names a model folder to go on from, instead of fresh weights; `encoder` is then that of the
     folder, and None here. A step whose loss is not a number, or more than `spike_ratio` times the running
-    mean, is left out; after `max_skipped_steps` of them the run stops. `num_kept` checkpoints are kept,
-    besides the one at the end of each phase.
+    mean and six standard deviations above it, is left out; after `max_skipped_steps` of them the run stops.
+    `num_kept` checkpoints are kept, besides the one at the end of each phase.
     """
 
     name: str

@@ -101,11 +101,7 @@ class Forward {
         stride_ = padded(plan.spec.hidden_size);
         for (const Layer &layer : plan.layers) inner_stride_ = std::max(inner_stride_, padded(layer.mlp_out.in));
         shares_columns_ = pack.num_tokens <= FEW_TOKENS * num_threads;
-        num_blocks_ = (pack.num_tokens + BLOCK_ROWS - 1) / BLOCK_ROWS;
-        if (!shares_columns_) num_blocks_ = (num_blocks_ + num_threads - 1) / num_threads * num_threads;
-        block_rows_ = (pack.num_tokens + num_blocks_ - 1) / num_blocks_;
-        block_rows_ = std::min<int64_t>(BLOCK_ROWS, (block_rows_ + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS);
-        num_blocks_ = (pack.num_tokens + block_rows_ - 1) / block_rows_;
+        plan_blocks();
     }
 
     Status run() {
@@ -124,11 +120,25 @@ class Forward {
     const std::vector<Section> sections_;
     int64_t stride_, inner_stride_ = 0;
     bool shares_columns_;
-    int64_t num_blocks_, block_rows_;
+    int64_t num_tiles_, num_blocks_;
     float *x_, *mixed_, *heads_[3], *of_threads_;
     int64_t floats_of_a_thread_;
     std::vector<Piece> pieces_;
     std::unique_ptr<Phase[]> phases_;
+
+    // Full blocks read weights least often. But where they keep a thread busy much longer than equal ones would,
+    // as three blocks of one do beside two and a bit of another, all have as many tiles or one more.
+    void plan_blocks() {
+        constexpr int64_t MOST = BLOCK_ROWS / TILE_ROWS;
+        num_tiles_ = (pack_.num_tokens + TILE_ROWS - 1) / TILE_ROWS;
+        num_blocks_ = (num_tiles_ + MOST - 1) / MOST;
+        if (shares_columns_) return;
+        const int64_t rounds = num_tiles_ / MOST / num_threads_, others = num_tiles_ / MOST % num_threads_;
+        const int64_t longest = (rounds + (others > 0)) * MOST + (others ? 0 : num_tiles_ % MOST);
+        const int64_t equal = (num_tiles_ + num_threads_ - 1) / num_threads_;
+        if (longest <= equal + equal / 32) num_tiles_ = num_blocks_ * MOST;
+        else num_blocks_ = (num_blocks_ + num_threads_ - 1) / num_threads_ * num_threads_;
+    }
 
     bool take_memory() {
         const int64_t rows = pack_.num_tokens, size = plan_.spec.hidden_size;
@@ -152,13 +162,17 @@ class Forward {
         return true;
     }
 
-    Block block_of(int thread, int64_t first) const {
+    Block block_of(int thread, int64_t number) const {
+        return tokens_of(thread, number * num_tiles_ / num_blocks_ * TILE_ROWS,
+                         std::min((number + 1) * num_tiles_ / num_blocks_ * TILE_ROWS, pack_.num_tokens));
+    }
+
+    Block tokens_of(int thread, int64_t first, int64_t end) const {
         const int64_t scratch_rows = shares_columns_ ? pack_.num_tokens : BLOCK_ROWS;
         float *aside = of_threads_ + (shares_columns_ ? 0 : thread) * floats_of_a_thread_;
         float *inner = aside + scratch_rows * stride_;
         const int64_t row = shares_columns_ ? first : 0;
-        return {first, std::min(block_rows_, pack_.num_tokens - first), aside + row * stride_,
-                inner + row * inner_stride_};
+        return {first, end - first, aside + row * stride_, inner + row * inner_stride_};
     }
 
     float *rest_of(int thread) const {
@@ -223,7 +237,7 @@ class Forward {
             }
             if (!shares_columns_) {
                 (phase++)->take_part([&](int32_t number) {
-                    const Block block = block_of(thread, number * block_rows_);
+                    const Block block = block_of(thread, number);
                     for (const Step &step : sections_[i]) do_step(step, block, 0, INT32_MAX, thread);
                 });
                 continue;
@@ -235,14 +249,13 @@ class Forward {
 
     void share_step(const Step &step, int32_t piece, int thread) {
         if (!is_product(step.op)) {
-            Block block = block_of(thread, piece * SMALL_ROWS);
-            block.num_rows = std::min(SMALL_ROWS, pack_.num_tokens - block.first);
+            const int64_t first = piece * SMALL_ROWS;
+            const Block block = tokens_of(thread, first, std::min(first + SMALL_ROWS, pack_.num_tokens));
             return do_step(step, block, 0, 0, thread);
         }
         const int64_t size = panels_a_piece(matrix_of(step).num_panels);
         const int64_t first = piece / num_blocks_ * size;
-        do_step(step, block_of(thread, piece % num_blocks_ * block_rows_), int32_t(first), int32_t(first + size),
-                thread);
+        do_step(step, block_of(thread, piece % num_blocks_), int32_t(first), int32_t(first + size), thread);
     }
 
     void attend_piece(const Layer &layer, const Piece &piece, float *scratch) {
