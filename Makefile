@@ -61,6 +61,7 @@ bench: .venv/.dev .venv/.native ## run the benchmarks and write their results (t
 	$(BIN)/python benchmarks/training_profile.py
 	$(BIN)/python benchmarks/loss_memory.py
 	if [ -n "$$MODERNBERT_DATA" ]; then $(BIN)/python benchmarks/strings.py && $(BIN)/python benchmarks/precision.py; fi
+	$(BIN)/python benchmarks/tables.py
 
 clean: ## remove what was set up and built
 	rm -rf .venv build dist demo src/*.egg-info src/modernbert/kernels/*.so

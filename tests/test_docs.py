@@ -228,6 +228,12 @@ def test_the_reference_is_up_to_date_and_has_every_public_name():
     }
 
 
+def test_the_tables_of_benchmarks_are_what_their_results_say():
+    pages = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["pages"]()
+    stale = [path.name for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
+    assert not stale, "run `python benchmarks/tables.py`"
+
+
 @pytest.mark.parametrize(("found", "shown"), [("0.50 a", "0.51  a\n"), ("x", "x")])
 def test_output_may_differ_in_rounding(found, shown):
     assert same_output(found, shown)
