@@ -41,6 +41,7 @@ FP32_TOLERANCE = 1e-4  # the promise of the package: same numbers as transformer
 ROUNDED_COSINE = 0.98  # rounding in 22 layers of random weights moves a token's vector, it must not turn it
 SECONDS_A_CASE = 150  # long cases repeat less often, but never less than MIN_REPEATS times
 MIN_REPEATS = 3
+PAUSE_SECONDS = 0.02  # threads of the side before spin for a moment, and must not take a core from the next
 NEEDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "xllamacpp": "xllamacpp"}
 
 ROWS = (256, 512, 1024, 2048, 4096)  # of the products by which the machine's rate is measured
@@ -188,6 +189,7 @@ def measure(case: Case, subject: Subject, sides: list[Side], repeats: int | None
     for turn in range(num_passes):
         first = turn % len(running)
         for side in running[first:] + running[:first]:
+            time.sleep(PAUSE_SECONDS)
             times[side.name].append(timed(lambda side=side: side.run(sequences))[0])
         if num_passes < 50:
             shown = ", ".join(f"{name} {found[-1]:.2f}" for name, found in times.items())
