@@ -102,6 +102,12 @@ def write_results(name: str, data: dict[str, Any]) -> Path:
     return path
 
 
+def stored_results(name: str) -> dict[str, Any]:
+    """What an earlier run on this processor left; nothing where there is none."""
+    path = results_path(name)
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def _cpuinfo() -> dict[str, str]:
     """The first processor's lines of /proc/cpuinfo; empty where there is no such file."""
     path = Path("/proc/cpuinfo")

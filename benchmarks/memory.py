@@ -5,7 +5,9 @@ reads one batch twice, and says its peak (VmHWM of /proc: mapped files count as 
 private part of it at the end. Ours maps packed weights that an earlier load left in the cache, as every load
 but the first does.
 
-    python benchmarks/memory.py [--model base] [--cases 32x16 8x512]        ten minutes on two cores
+    python benchmarks/memory.py                     fifteen minutes on two cores
+    python benchmarks/memory.py --sides modernbert  some sides again: their rows take the older ones' place
+    python benchmarks/memory.py --model nano --cases 32x16 8x512    to look; writes nothing
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ CASES = {
 # What needs scores of 3.2 GB a layer there.
 LEFT_OUT = {("ONNX Runtime", "1x8192"), ("OpenVINO", "1x8192")}
 LOADS = 5  # the shortest counts: the longer ones waited for something else
+PACKAGES = ("modernbert", "transformers", "ONNX", "OpenVINO")
 Run = Callable[[list[list[int]]], object]
 
 
@@ -44,7 +47,7 @@ def main() -> None:
     if args.child:
         child(*args.child)
         return
-    from common import description, write_results
+    from common import description, stored_results, write_results
     from inference_models import SUBJECTS
     from inference_sides import export, quantize
 
@@ -70,8 +73,13 @@ def main() -> None:
         }
         if not has_bf16():
             sides = {side: way for side, way in sides.items() if not side.endswith("bf16")}
-        rows: list[dict[str, Any]] = []
-        loads: dict[str, list[float]] = {}
+        order = list(sides)
+        sides = {side: way for side, way in sides.items() if side.split()[0] in args.sides}
+        stored = stored_results("memory") if args.model == "base" else {}
+        rows: list[dict[str, Any]] = [row for row in stored.get("rows", []) if row["side"] not in sides]
+        loads: dict[str, list[float]] = {
+            side: seconds for side, seconds in stored.get("load_seconds", {}).items() if side not in sides
+        }
         for side, (kind, path) in sides.items():
             measure(kind, path, "1x16")  # fills the caches
             for case in cases:
@@ -83,6 +91,7 @@ def main() -> None:
                 print(f"{side:<19}{case:<10}{found['peak_mib']:>7,.0f} MiB", file=sys.stderr, flush=True)
             while len(loads[side]) < LOADS:
                 loads[side].append(measure(kind, path, "1x16")["load_seconds"])
+    loads = {side: loads[side] for side in order if side in loads}
     print(description() + "\n")
     print_table(rows, loads, cases)
     data = {"model": subject.title, "rows": rows, "load_seconds": loads}
@@ -96,6 +105,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", default="base", choices=("base", "nano", "minilm"))
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--sides", nargs="+", choices=PACKAGES, default=PACKAGES)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -6,8 +6,8 @@
     processes    1, 2, 4, 8 processes that load the same ModernBERT-base (random weights) and ask it one text;
                  their memory is shared fairly between them (Pss of /proc/PID/smaps_rollup)
 
-An exponent is the slope of log time over log size between neighbouring sizes. Writes
-results/scale-PROCESSOR.json and a chart.
+An exponent is the slope of log time over log size between neighbouring sizes. A part that is measured again
+takes the place of its older rows. Writes results/scale-PROCESSOR.json and a chart.
 
     python benchmarks/scale.py [--parts lengths texts processes]        fifteen minutes on two cores
 """
@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import description, processor_name, results_path, write_results
+from common import description, processor_name, results_path, stored_results, write_results
 from inference_models import SUBJECTS
 
 import modernbert
@@ -58,7 +58,8 @@ def main() -> None:
     print(description() + "\n", flush=True)
     ways = {"lengths": by_length, "texts": by_texts, "processes": by_processes}
     found = {part: ways[part]() for part in args.parts}
-    if set(args.parts) == set(PARTS):
+    found = {part: rows for part, rows in stored_results("scale").items() if part in PARTS} | found
+    if found.keys() == set(PARTS):
         path = write_results("scale", found)
         draw(found["lengths"], found["texts"], results_path("scale", ".png"))
         print(f"wrote {path} and the chart beside it")

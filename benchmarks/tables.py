@@ -7,10 +7,12 @@ python benchmarks/tables.py --check    fail if what is there is not what the res
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -176,21 +178,23 @@ def strings(data: Result) -> Iterator[str]:
 def scale(data: Result) -> Iterator[str]:
     yield "### Scale\n"
     yield f"![Time against length and number of texts](../benchmarks/results/{data['stem']}.png)\n"
+    lengths, numbers = data["lengths"], data["texts"]
     rows = [
-        [f"{row['tokens']:,}", f"{row['seconds']:.3f}", f"{row['tokens'] / row['seconds']:,.0f}"]
-        for row in data["lengths"]
+        [f"{row['tokens']:,}", f"{row['seconds']:.3f}", f"{row['tokens'] / row['seconds']:,.0f}", slope]
+        for row, slope in zip(lengths, exponents(lengths, "tokens"), strict=True)
     ]
-    yield f"{table(['tokens of one text, nano', 'seconds', 'tokens/s'], rows)}\n"
+    yield f"{table(['tokens of one text, nano', 'seconds', 'tokens/s', 'exponent'], rows)}\n"
     rows = [
         [
             f"{row['texts']:,}",
             f"{row['seconds']:.2f}",
             f"{row['texts'] / row['seconds']:,.0f}",
             f"{row['peak_mib']:,.0f}",
+            slope,
         ]
-        for row in data["texts"]
+        for row, slope in zip(numbers, exponents(numbers, "texts"), strict=True)
     ]
-    yield f"{table(['short texts, MiniLM', 'seconds', 'texts/s', 'peak MiB'], rows)}\n"
+    yield f"{table(['short texts, MiniLM', 'seconds', 'texts/s', 'peak MiB', 'exponent'], rows)}\n"
     rows = [
         [
             str(row["processes"]),
@@ -201,6 +205,15 @@ def scale(data: Result) -> Iterator[str]:
         for row in data["processes"]
     ]
     yield table(["processes, ModernBERT-base", "MiB each", "MiB in all", "private MiB"], rows)
+
+
+def exponents(rows: list[dict[str, float]], size: str) -> list[str]:
+    """Of each step from one size to the next: 1 is linear, 2 is quadratic."""
+    steps = [
+        math.log(after["seconds"] / before["seconds"]) / math.log(after[size] / before[size])
+        for before, after in pairwise(rows)
+    ]
+    return ["", *(f"{step:.2f}" for step in steps)]
 
 
 def training(data: Result) -> Iterator[str]:

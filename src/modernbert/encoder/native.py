@@ -7,7 +7,8 @@ as such where the processor can, and as float32 elsewhere; sums, norms and what 
 float32.
 
 A change is seen by torch's own counters, by the identity of parts and tensors, and, since writing through
-`.data` is not counted, by a look at eight numbers of each matrix. A single number changed that way is missed.
+`.data` is not counted, by a look at eight numbers in the middle row of each matrix. Where that row stays what
+it was, a change made that way is missed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import ctypes
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -26,7 +28,7 @@ from modernbert.encoder.block import ParallelBlock
 from modernbert.encoder.embedding import Embedding, LearnedPositions
 from modernbert.encoder.mlp import Glu, Mlp
 from modernbert.encoder.native_limits import BLOCKS, activation_of, unsupported
-from modernbert.encoder.packed_file import FEWEST_BYTES, keep, mapped
+from modernbert.encoder.packed_file import FEWEST_BYTES, keep, mapped, write_blocks
 from modernbert.encoder.rotary import Rotary, angles, num_angles
 from modernbert.encoder.watched import Watched
 from modernbert.errors import BackendError, InputError
@@ -192,7 +194,7 @@ class Plan:
             self._plan = library.modernbert_plan_new(ctypes.byref(spec))
             if not self._plan:
                 raise BackendError("there is no memory for the packed weights; pass backend='sdpa'")
-            if path is not None and keep(path, self._blocks()):
+            if path is not None and keep(path, partial(write_blocks, self._blocks())):
                 self._take_mapped(spec, path)
 
     def __del__(self) -> None:

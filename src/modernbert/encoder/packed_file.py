@@ -1,6 +1,7 @@
-"""The packed weights of a model's files, kept in a file of their own that processes map and share.
+"""What is made of a model's weights, kept in files of their own that processes map and share.
 
-    weights --packed for this processor, once--> ~/.cache/modernbert/packed/MODEL-KEY --mapped--> a plan
+    weights --packed for this processor, once--> ~/.cache/modernbert/packed/MODEL-KIND-KEY --mapped--> a plan
+            --cast to another dtype, once------> one more                                  --mapped--> modules
 
 The key holds all that the content follows from: the state of the files that the weights came from, the
 encoder's parts, the native library and the kind of numbers. A file is put in place whole, and one that is not
@@ -14,13 +15,14 @@ import hashlib
 import mmap
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+import modernbert
 from modernbert.files import file_being_written
 from modernbert.kernels import native_library as native
 
@@ -34,7 +36,7 @@ _ALIGNMENT = 64  # of csrc/interface.h
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedFile:
-    """Where the packed weights of some files are kept, and by what their state is known."""
+    """Where is kept what is made of some files' weights, and by what the files' state is known."""
 
     folder: Path
     model: str
@@ -44,6 +46,11 @@ class PackedFile:
         """The file for an encoder of these parts and kind of products, on this kind of processor."""
         key = repr((self.state, parts, products, native.lanes(), native.digest()))
         return self.folder / f"{self.model}-{products}-{_short(key)}"
+
+    def converted_path(self, kind: str) -> Path:
+        """The file for these weights in another number format."""
+        key = repr((self.state, kind, modernbert.__version__))
+        return self.folder / f"{self.model}-weights_{kind}-{_short(key)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,17 +93,15 @@ def mapped(path: Path) -> MappedWeights | None:
     return MappedWeights(mapping=mapping, address=int(view.ctypes.data), num_bytes=len(view))
 
 
-def keep(path: Path, blocks: Sequence[native.Block]) -> bool:
-    """Write a plan's blocks, and take away those of the model's earlier states; False where that fails.
+def keep(path: Path, write: Callable[[Path], None]) -> bool:
+    """Have the file written, and take away those of the model's earlier states; False where that fails.
 
     A full disk or a folder that may not be written to is no reason to fail: weights are packed anew then.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with file_being_written(path) as temporary, temporary.open("wb") as file:
-            for block in blocks:
-                file.write((ctypes.c_char * block.num_bytes).from_address(block.start))
-                file.write(bytes(-block.num_bytes % _ALIGNMENT))
+        with file_being_written(path) as temporary:
+            write(temporary)
     except OSError:
         return False
     model_and_kind = path.name.rpartition("-")[0]
@@ -105,6 +110,14 @@ def keep(path: Path, blocks: Sequence[native.Block]) -> bool:
             with suppress(OSError):  # who has it mapped keeps it until the end
                 old.unlink()
     return True
+
+
+def write_blocks(blocks: Sequence[native.Block], path: Path) -> None:
+    """Write a plan's blocks."""
+    with path.open("wb") as file:
+        for block in blocks:
+            file.write((ctypes.c_char * block.num_bytes).from_address(block.start))
+            file.write(bytes(-block.num_bytes % _ALIGNMENT))
 
 
 def _short(text: str) -> str:

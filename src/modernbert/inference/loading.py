@@ -69,7 +69,7 @@ def load(
     chosen_dtype = torch.float32 if is_int8 else resolve_dtype(dtype, chosen_device)
     packed = packed_file_of(folder, weight_files(folder))
     with tokenizer_threads(num_threads()):  # not more than torch and the kernels may have
-        pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict)
+        pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict, cache=packed)
     model = Model(pretrained, device=chosen_device, backend=backend, is_int8=is_int8, name=str(name))
     if packed == packed_file_of(folder, weight_files(folder)):  # else somebody has saved over them meanwhile
         model.encoder.native.prepare(model.encoder, packed)

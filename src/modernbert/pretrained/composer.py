@@ -19,6 +19,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +32,7 @@ from modernbert.errors import ConfigError, FolderError, WeightsError
 from modernbert.files import file_being_written
 from modernbert.heads.mlm import MlmHeadConfig
 from modernbert.heads.model import ALL_PARTS, ModelConfig
+from modernbert.pretrained import converted
 from modernbert.pretrained.config_file import CONFIG_FILE
 from modernbert.pretrained.flexbert import config_from_flexbert, to_ours, to_theirs
 from modernbert.pretrained.folder import Pretrained
@@ -75,7 +77,7 @@ def read_checkpoint(
     _check_tied(path, config, tensors)
     with torch.device("meta"):
         module = config.build()
-    fill(module, tensors, source=str(path), dtype=dtype)
+    fill(module, tensors, source=str(path), cast=partial(converted.cast, dtype=dtype, cache=None))
     check_numbers(path, module)
     return Pretrained(
         config=config,

@@ -20,8 +20,9 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -41,12 +42,16 @@ from modernbert.pretrained.config_file import (
     own_config,
     special_ids,
 )
+from modernbert.pretrained.converted import cast as cast_to
 from modernbert.pretrained.family import head_kind
 from modernbert.pretrained.keys import Keys, naming
 from modernbert.pretrained.other_files import keep_other_files
 from modernbert.pretrained.settings import TextSettings, own_settings, read_settings
 from modernbert.pretrained.weights import fill, read_json, read_weights, state_of, write_weights
 from modernbert.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from modernbert.encoder.packed_file import PackedFile
 
 # Parts of published checkpoints that no task of ours uses: kept beside the model and written back.
 _CARRIED = re.compile(
@@ -80,13 +85,19 @@ class Pretrained:
 
 
 def read_folder(
-    folder: Path, *, dtype: torch.dtype | None = None, parts: Sequence[type[Part]] = (), strict: bool = False
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    parts: Sequence[type[Part]] = (),
+    strict: bool = False,
+    cache: PackedFile | None = None,
 ) -> Pretrained:
     """Read a model folder, its tensors cast to `dtype` (None: as they are stored), on the CPU.
 
     `parts` names the user's own part classes that the model holds. `strict` makes unknown keys of foreign
-    files an error. What is read is of one save, also while others save over the folder. Raises FolderError,
-    WeightsError or ConfigError, which name the file and the key.
+    files an error. With a `cache`, weights in another format than the file's are mapped from it. What is read
+    is of one save, also while others save over the folder. Raises FolderError, WeightsError or ConfigError,
+    which name the file and the key.
     """
     for num_tries in range(_MOST_TRIES):
         restore_interrupted(folder)
@@ -95,7 +106,7 @@ def read_folder(
             if before is None:
                 raise FolderError(f"{folder} is not a folder")
             try:
-                read = _read(folder, dtype, parts, strict)
+                read = _read(folder, dtype, parts, strict, cache)
             except Exception:  # whatever it is: half of it may be of another save
                 if _identity(folder) == before:
                     raise
@@ -114,17 +125,23 @@ def _identity(folder: Path) -> tuple[int, int, int] | None:
     return (found.st_dev, found.st_ino, found.st_mtime_ns) if folder.is_dir() else None
 
 
-def _read(folder: Path, dtype: torch.dtype | None, parts: Sequence[type[Part]], strict: bool) -> Pretrained:
+def _read(
+    folder: Path,
+    dtype: torch.dtype | None,
+    parts: Sequence[type[Part]],
+    strict: bool,
+    cache: PackedFile | None,
+) -> Pretrained:
     raw = read_json(folder / CONFIG_FILE)
     if raw.get("model_type") == OWN_MODEL_TYPE:
-        read = _read_own(folder, raw, parts)
+        read = _read_own(folder, raw, parts, cache)
     else:
         read = _read_foreign(folder, raw, strict)
     read.tokenizer = _read_tokenizer(folder)
     check_vocabulary(folder, read)
     tensors = cast(dict[str, Tensor], read.carried)
     read.dtype_of_file = _main_dtype(tensors)
-    read.carried = _fill(folder, read.module, tensors, dtype)
+    read.carried = _fill(folder, read.module, tensors, partial(cast_to, dtype=dtype, cache=cache))
     read.module.eval()
     return read
 
@@ -214,7 +231,9 @@ def check_vocabulary(source: Path | str, model: Pretrained) -> None:
         )
 
 
-def _read_own(folder: Path, raw: Mapping[str, Any], parts: Sequence[type[Part]]) -> Pretrained:
+def _read_own(
+    folder: Path, raw: Mapping[str, Any], parts: Sequence[type[Part]], cache: PackedFile | None
+) -> Pretrained:
     source = folder / CONFIG_FILE
     if not isinstance(raw.get("model"), dict):
         raise ConfigError(f"{source} has no 'model' that describes the parts; found {raw.get('model')!r}")
@@ -231,7 +250,7 @@ def _read_own(folder: Path, raw: Mapping[str, Any], parts: Sequence[type[Part]])
         raise ConfigError(f"{source}: quantization {method!r} is not known, only {quantized.METHOD!r}")
     is_int8 = method is not None
     if is_int8:
-        tensors = quantized.dequantized(folder, tensors)
+        tensors = quantized.dequantized(folder, tensors, cache)
     return Pretrained(config=config, module=module, settings=settings, carried=tensors, is_int8=is_int8)
 
 
@@ -280,7 +299,10 @@ def _read_tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def _fill(
-    folder: Path, module: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype | None
+    folder: Path,
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
 ) -> dict[str, Tensor]:
     """Put the tensors where they belong; gives those that no task uses and that are to be kept."""
     places = module.state_dict().keys()
@@ -302,7 +324,7 @@ def _fill(
             stacklevel=5,
         )
     embedding_layers = {name: tensor.float() for name, tensor in used.items() if name.startswith("dense.")}
-    fill(module, used, source=str(folder), dtype=dtype)
+    fill(module, used, source=str(folder), cast=convert)
     if embedding_layers:  # what follows the pooling is small and always runs in fp32
         for name, tensor in embedding_layers.items():
             module.get_parameter(name).data = tensor

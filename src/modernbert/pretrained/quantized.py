@@ -17,11 +17,14 @@ import torch
 
 from modernbert.errors import FolderError, WeightsError
 from modernbert.files import restore_interrupted
+from modernbert.pretrained.converted import mapped_or_made
 from modernbert.pretrained.weights import read_json
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int8
     from torch import Tensor
+
+    from modernbert.encoder.packed_file import PackedFile
 
 METHOD = "int8"
 MATRICES = ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo")
@@ -64,9 +67,14 @@ def quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return written
 
 
-def dequantized(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `quantized` made, in float32; WeightsError where a matrix or its scale is missing or wrong."""
+def dequantized(
+    folder: Path, tensors: Mapping[str, Tensor], cache: PackedFile | None = None
+) -> dict[str, Tensor]:
+    """What `quantized` made, in float32, mapped from `cache` if one is given; WeightsError where a matrix or
+    its scale is missing or wrong.
+    """
     read: dict[str, Tensor] = {}
+    matrices: dict[str, tuple[Tensor, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.endswith(_SCALE) and _MATRIX.fullmatch(name.removesuffix(_SCALE)):
             if name.removesuffix(_SCALE) not in tensors:
@@ -81,8 +89,14 @@ def dequantized(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
             raise WeightsError(
                 f"{folder}: {name} should be int8 {list(tensor.shape)} with a scale a row; found {found}"
             )
-        read[name] = tensor.float() * scale.float()[:, None]
-    return read
+        matrices[name] = tensor, scale
+    path = None if cache is None else cache.converted_path("from_int8")
+    shapes = {name: matrix.shape for name, (matrix, _) in matrices.items()}
+    return read | mapped_or_made(path, shapes, torch.float32, lambda: _in_floats(matrices))
+
+
+def _in_floats(matrices: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    return {name: matrix.float() * scale.float()[:, None] for name, (matrix, scale) in matrices.items()}
 
 
 def errors_of_layers(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,16 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int 
 
 
 def fill(
-    module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, dtype: torch.dtype | None = None
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str,
+    cast: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None,
 ) -> None:
-    """Give the module these tensors, cast to `dtype`; every parameter exactly one, of its shape.
+    """Give the module these tensors, as `cast` makes them; every parameter exactly one, of its shape.
 
     `source` names the file in errors. Where two parameters are one (a tied decoder), either name will do.
-    Parameters and buffers of floating point are cast; those of whole numbers, truth values or complex numbers
-    keep their kind, as in `Module.to`.
+    Tensors of whole numbers, truth values or complex numbers keep their kind, as in `Module.to`.
     """
     wanted = module.state_dict(keep_vars=True)
     twins = _names_by_tensor(wanted)
@@ -93,11 +96,10 @@ def fill(
     check_kinds(source, {name: (tensors[name], place) for name, place in wanted.items() if name in tensors})
     if missing or extra or wrong:
         raise WeightsError(_misfit(source, missing, extra, wrong))
+    first = {names[0]: next(tensors[name] for name in names if name in tensors) for names in twins}
+    values = first if cast is None else cast(first)
     for names in twins:
-        value = next(tensors[name] for name in names if name in tensors)
-        place = wanted[names[0]]
-        if value.is_floating_point():
-            value = value.to(dtype or value.dtype)
+        value, place = values[names[0]], wanted[names[0]]
         if isinstance(place, nn.Parameter):
             value = nn.Parameter(value, requires_grad=place.requires_grad)
         for name in names:
