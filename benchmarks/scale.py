@@ -29,7 +29,6 @@ from pathlib import Path
 
 import torch
 from common import description, processor_name, results_path, stored_results, write_results
-from inference_models import SUBJECTS
 
 import modernbert
 from modernbert.encoder.presets import modernbert_sized
@@ -137,6 +136,8 @@ def texts(number: int) -> Iterator[str]:
 
 def by_processes() -> list[dict[str, float]]:
     """Memory of processes that ask the same model."""
+    from inference_models import SUBJECTS  # not in the processes: it brings transformers along
+
     rows: list[dict[str, float]] = []
     print(f"\n{'processes':>10}{'MiB each':>10}{'in all':>10}{'private':>10}")
     with tempfile.TemporaryDirectory() as work:

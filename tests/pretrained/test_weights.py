@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from modernbert.errors import FolderError, WeightsError
+from modernbert.pretrained.converted import cast
 from modernbert.pretrained.weights import (
     INDEX_FILE,
     SINGLE_FILE,
@@ -220,12 +222,16 @@ def test_tied_parameters_take_either_name_and_stay_one(name):
     assert state_of(module).keys() == {"model.weight", "decoder.bias"}
 
 
+def to_dtype(dtype):
+    return partial(cast, dtype=dtype, cache=None)
+
+
 def test_parameters_take_the_dtype_asked_for_or_keep_that_of_the_file():
     tensors = {"weight": torch.ones(1, 2, dtype=torch.float16), "bias": torch.ones(1)}
     module = nn.Linear(2, 1)
     fill(module, tensors, source="here")
     assert (module.weight.dtype, module.bias.dtype) == (torch.float16, torch.float32)
-    fill(module, tensors, source="here", dtype=torch.bfloat16)
+    fill(module, tensors, source="here", cast=to_dtype(torch.bfloat16))
     assert (module.weight.dtype, module.bias.dtype) == (torch.bfloat16, torch.bfloat16)
     assert module.weight.requires_grad
 
@@ -263,7 +269,7 @@ def test_only_numbers_of_floating_point_are_cast(dtype):
     stored = {name: tensor.clone() for name, tensor in state_of(Counting()).items()}
     with torch.device("meta"):
         module = Counting()
-    fill(module, stored, source="a file", dtype=dtype)
+    fill(module, stored, source="a file", cast=to_dtype(dtype))
     expected = Counting().state_dict() | {
         name: torch.ones(3, dtype=dtype or torch.float32) for name in ("weight", "scale")
     }

@@ -251,15 +251,16 @@ class Plan:
             token_types=None if types is None else types.data_ptr(),
             cu_seqlens=bounds.data_ptr(),
             tables=self._tables_for(batch.max_seqlen),
+            is_out_bf16=self._dtype == torch.bfloat16,
         )
-        out = torch.empty(len(ids), self._hidden_size)
+        out = torch.empty(len(ids), self._hidden_size, dtype=self._dtype)
         where = ctypes.c_int64(0)
         status = self._library.modernbert_forward(
             self._plan, ctypes.byref(pack), num_threads(), out.data_ptr(), ctypes.byref(where)
         )
         if status != native.OK:
             self._raise(status, where.value, batch)
-        return out.to(self._dtype)
+        return out
 
     def _tables_for(self, max_seqlen: int) -> Any:
         """The angles of each kind of rotary positions, for sequences up to this length."""

@@ -20,7 +20,7 @@ import torch
 from modernbert.errors import BackendError
 
 # The number in csrc/interface.h.
-VERSION = 3
+VERSION = 4
 FOLDER = Path(__file__).parent
 # The header of an ELF file of 64 bits, elf(5): where the table of sections begins, which is its end, the size
 # of an entry and their number.
@@ -129,6 +129,7 @@ class Pack(Structure):
         ("token_types", c_void_p),
         ("cu_seqlens", c_void_p),
         ("tables", POINTER(RotaryTable)),
+        ("is_out_bf16", c_int32),
     )
 
 

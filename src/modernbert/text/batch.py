@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from modernbert.errors import InputError
@@ -109,11 +110,11 @@ def _from_flat(token_ids: Tensor, lengths: list[int], token_types: Tensor | None
         )
     device = token_ids.device
     starts = [0, *accumulate(lengths)]
-    length_of_each = torch.tensor(lengths, device=device)
-    first = torch.tensor(starts[:-1], device=device).repeat_interleave(length_of_each)  # [T]
+    # by NumPy: threads of torch would be woken for it, and spin for a while on cores that the encoder needs next
+    positions = np.arange(len(token_ids)) - np.repeat(starts[:-1], lengths)
     return PackedBatch(
         token_ids=token_ids,
-        position_ids=torch.arange(len(token_ids), device=device) - first,
+        position_ids=torch.from_numpy(positions).to(device),
         cu_seqlens=torch.tensor(starts, dtype=torch.int32, device=device),
         max_seqlen=max(lengths),
         token_types=token_types,

@@ -96,7 +96,7 @@ bool is_product(Op op) { return op >= Op::QKV && op <= Op::MLP_OUT; }
 
 class Forward {
   public:
-    Forward(const Plan &plan, const Pack &pack, int num_threads, float *out)
+    Forward(const Plan &plan, const Pack &pack, int num_threads, void *out)
         : plan_(plan), pack_(pack), num_threads_(num_threads), out_(out), sections_(sections_of(plan)) {
         stride_ = padded(plan.spec.hidden_size);
         for (const Layer &layer : plan.layers) inner_stride_ = std::max(inner_stride_, padded(layer.mlp_out.in));
@@ -116,7 +116,7 @@ class Forward {
     const Plan &plan_;
     const Pack &pack_;
     const int num_threads_;
-    float *const out_;
+    void *const out_;
     const std::vector<Section> sections_;
     int64_t stride_, inner_stride_ = 0;
     bool shares_columns_;
@@ -282,9 +282,17 @@ class Forward {
                     break;
                 case Op::NORM: norm_row(*step.norm, x, x, size); break;
                 case Op::NORM_ASIDE: norm_row(*step.norm, x, block.aside + i * stride_, size); break;
-                default: norm_row(*step.norm, x, out_ + row * size, size);
+                default: norm_out(*step.norm, x, row);
             }
         }
+    }
+
+    // Rounded here and not by torch, whose threads would spin for a while afterwards on cores that the next call needs.
+    void norm_out(const NormSpec &norm, float *x, int64_t row) {
+        const int32_t size = plan_.spec.hidden_size;
+        if (!pack_.is_out_bf16) return norm_row(norm, x, static_cast<float *>(out_) + row * size, size);
+        norm_row(norm, x, x, size);
+        narrow_row(x, static_cast<uint16_t *>(out_) + row * size, size);
     }
 
     void multiply(const Step &step, const Block &block, const PackedLinear &weights, int32_t first, int32_t end,
@@ -356,7 +364,7 @@ Status check_pack(const Plan &plan, const Pack &pack, int64_t *where) {
     return OK;
 }
 
-Status forward(const Plan &plan, const Pack &pack, int num_threads, float *out) {
+Status forward(const Plan &plan, const Pack &pack, int num_threads, void *out) {
     if (pack.num_tokens == 0) return OK;
     return Forward(plan, pack, num_threads, out).run();
 }

@@ -56,7 +56,7 @@ int64_t modernbert_plan_bytes(const void *plan) { return static_cast<const Plan 
 
 int32_t modernbert_plan_is_current(const void *plan) { return static_cast<const Plan *>(plan)->is_current(); }
 
-int32_t modernbert_forward(const void *plan, const Pack *pack, int32_t num_threads, float *out, int64_t *where) {
+int32_t modernbert_forward(const void *plan, const Pack *pack, int32_t num_threads, void *out, int64_t *where) {
     if (!is_possible(num_threads)) return BAD_THREADS;
     try {
         const Plan &whole = *static_cast<const Plan *>(plan);

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 // Raise it with every change of this file: kernels/native_library.py holds the number that it was written for.
-#define MODERNBERT_NATIVE_VERSION 3
+#define MODERNBERT_NATIVE_VERSION 4
 
 #define MODERNBERT_API __attribute__((visibility("default")))
 
@@ -83,6 +83,7 @@ struct Pack {
     const int64_t *token_types;               // [T] or null
     const int32_t *cu_seqlens;                // [S + 1]
     const RotaryTable *tables;
+    int32_t is_out_bf16;  // hidden states are rounded to bfloat16, else floats
 };
 
 struct Block {
@@ -105,7 +106,7 @@ MODERNBERT_API int64_t modernbert_plan_bytes(const void *plan);
 // Whether the matrices still hold what was packed, by a look at some numbers of each: 1 or 0.
 MODERNBERT_API int32_t modernbert_plan_is_current(const void *plan);
 // Hidden states [T, D] into `out`; where a code names a bad value, its index goes into `where`.
-MODERNBERT_API int32_t modernbert_forward(const void *plan, const Pack *pack, int32_t num_threads, float *out, int64_t *where);
+MODERNBERT_API int32_t modernbert_forward(const void *plan, const Pack *pack, int32_t num_threads, void *out, int64_t *where);
 // For tests and benchmarks: one product, x [rows, in] by a linear layer into out [rows, out].
 MODERNBERT_API int32_t modernbert_linear(const LinearSpec *linear, int32_t products, const float *x, int64_t rows,
                           int32_t num_threads, float *out);

@@ -36,6 +36,10 @@ void norm_row(const NormSpec &norm, const float *from, float *to, int32_t size) 
     }
 }
 
+void narrow_row(const float *from, uint16_t *to, int32_t size) {
+    for (int32_t i = 0; i < size; i++) to[i] = to_bf16(from[i]);
+}
+
 void embed_row(const ModelSpec &model, int64_t token, int64_t position, int64_t type, float *to) {
     const int64_t size = model.hidden_size;
     const bool is_bf16 = model.is_bf16 != 0;
