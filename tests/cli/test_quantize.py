@@ -45,3 +45,10 @@ def test_info_says_that_a_folder_is_in_8_bits(run, folders, tmp_path):
     assert found.exit_code == 0, found.output
     assert "int8" in found.stdout
     assert "transformers does not read" in found.stdout
+
+
+def test_quantize_does_not_write_over_the_model_that_it_reads(run, folders):
+    before = {path: path.read_bytes() for path in folders["mlm"].rglob("*") if path.is_file()}
+    found = run("quantize", str(folders["mlm"]), "--out", str(folders["mlm"] / ".." / folders["mlm"].name))
+    assert_fails(found, "--out")
+    assert {path: path.read_bytes() for path in folders["mlm"].rglob("*") if path.is_file()} == before
