@@ -186,8 +186,8 @@ $ modernbert fill-mask "{SENTENCES[0]}"
 
 ## How it was trained
 
-`modernbert pretrain nano`, its phases shortened, on {num_tokens:,} tokens, {way}on
-{args.processor}:
+`modernbert pretrain nano`, its phases shortened, on {num_tokens:,} tokens,
+{way}on {args.processor}:
 {seconds / 3600:.1f} hours at {speed:,.0f} tokens a second, beside other work. That is little: the recipe
 is made for {planned:.0f} M tokens, and the loss was still falling.
 

@@ -1,6 +1,8 @@
 """Weights in another number format than their file's: made once, mapped, never a reason to fail."""
 
+import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import modernbert
 from modernbert.encoder import packed_file
 from modernbert.heads.embed import EmbedHeadConfig
 from modernbert.pretrained import converted
+from modernbert.pretrained import folder as folder_module
 from modernbert.pretrained.folder import read_folder, write_folder
 from tests.inference.tiny import write_tiny
 
@@ -149,6 +152,70 @@ def test_a_folder_that_was_saved_over_is_converted_anew_and_the_old_file_goes(fo
     wanted = {name: tensor.bfloat16() for name, tensor in changed.module.state_dict().items()}
     assert_same(state(load(folder, "bfloat16")), wanted)
     assert only_file(place) != old
+
+
+def doubled(folder, target, layout="auto"):
+    """The model with all numbers times two, as a folder of its own."""
+    changed = read_folder(folder)
+    with torch.no_grad():
+        for parameter in changed.module.parameters():
+            parameter.mul_(2)
+    write_folder(target, changed, layout=layout)
+    age(target)
+    return target
+
+
+@pytest.mark.parametrize("layout", ["auto", "int8"])
+def test_what_is_read_while_others_save_is_of_one_save_and_so_is_the_file(
+    folder, place, tmp_path, monkeypatch, layout
+):
+    dtype = "bfloat16" if layout == "auto" else "float32"
+    write_folder(tmp_path / "first", read_folder(folder), layout=layout)
+    age(tmp_path / "first")
+    second = doubled(folder, tmp_path / "second", layout)
+    wanted = [state(load(each, dtype)) for each in (tmp_path / "first", second)]
+    for path in place.iterdir():
+        path.unlink()
+    link = tmp_path / "current"
+    true_read = folder_module.read_weights
+    for is_first_kept in (False, True):
+        link.symlink_to(tmp_path / "first")
+        if is_first_kept:
+            load(link, dtype)
+
+        def read_and_switch(path):
+            if os.readlink(link) != str(second):
+                link.unlink()
+                link.symlink_to(second)
+            return true_read(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(folder_module, "read_weights", read_and_switch)
+            assert_same(state(load(link, dtype)), wanted[1])
+        assert_same(state(load(tmp_path / "first", dtype)), wanted[0])
+        link.unlink()
+
+
+def test_shards_of_any_name_are_seen_to_change(folder, place, tmp_path):
+    second = doubled(folder, tmp_path / "second")
+    shard = "pytorch_model-00001-of-00001.safetensors"
+    for each in (folder, second):
+        (each / "model.safetensors").rename(each / shard)
+        index = {"weight_map": dict.fromkeys(load_file(each / shard), shard)}
+        (each / "model.safetensors.index.json").write_text(json.dumps(index))
+        os.utime(each / "model.safetensors.index.json", ns=(0, 0))
+    load(folder, "bfloat16")
+    assert only_file(place)
+    shutil.copy(second / shard, folder)
+    age(folder)
+    assert_same(state(load(folder, "bfloat16")), state(load(second, "bfloat16")))
+
+
+def test_others_may_read_the_file(folder, place):
+    load(folder, "bfloat16")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert only_file(place).stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_a_place_that_cannot_be_written_to_is_no_reason_to_fail(folder, tmp_path, monkeypatch):

@@ -3,9 +3,9 @@
     weights --packed for this processor, once--> ~/.cache/modernbert/packed/MODEL-KIND-KEY --mapped--> a plan
             --cast to another dtype, once------> one more                                  --mapped--> modules
 
-The key holds all that the content follows from: the state of the files that the weights came from, the
-encoder's parts, the native library and the kind of numbers. A file is put in place whole, and one that is not
-of these weights is not taken. MODERNBERT_PACKED names another folder; empty, it turns this off.
+The key holds all that the content follows from: the state of the files that the weights came from, and the
+encoder's parts, the native library and the kind of numbers, or the package's version. A file is put in place
+whole, and one of other shapes is not taken. MODERNBERT_PACKED names another folder; empty, it turns this off.
 """
 
 from __future__ import annotations
@@ -39,8 +39,14 @@ class PackedFile:
     """Where is kept what is made of some files' weights, and by what the files' state is known."""
 
     folder: Path
+    source: Path  # the model's folder
+    weights: tuple[Path, ...]
     model: str
     state: str
+
+    def is_current(self) -> bool:
+        """Whether the model's files are still those: what was read before is of this state."""
+        return packed_file_of(self.source, self.weights) == self
 
     def path(self, parts: object, products: str) -> Path:
         """The file for an encoder of these parts and kind of products, on this kind of processor."""
@@ -65,7 +71,7 @@ class MappedWeights:
 def packed_file_of(folder: Path, weights: Sequence[Path]) -> PackedFile | None:
     """The packed file for the weights of a model folder; None where none is to be kept, or they are too new.
 
-    Ask before and after the weights are read: they are of this state if both answers are equal.
+    Ask before the weights are read, and `is_current` afterwards.
     """
     named = os.environ.get(FOLDER_VARIABLE)
     if named == "" or not weights:
@@ -79,7 +85,13 @@ def packed_file_of(folder: Path, weights: Sequence[Path]) -> PackedFile | None:
     if any(time.time_ns() - each.st_mtime_ns < SETTLED_NS for each in found):
         return None
     state = [(e.st_dev, e.st_ino, e.st_size, e.st_mtime_ns, e.st_ctime_ns) for e in found]
-    return PackedFile(folder=place, model=_short(os.path.realpath(folder)), state=repr(state))
+    return PackedFile(
+        folder=place,
+        source=folder,
+        weights=tuple(weights),
+        model=_short(os.path.realpath(folder)),
+        state=repr(state),
+    )
 
 
 def mapped(path: Path) -> MappedWeights | None:

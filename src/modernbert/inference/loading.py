@@ -10,7 +10,6 @@ import torch
 
 from modernbert import bundled
 from modernbert.encoder.config import Part
-from modernbert.encoder.packed_file import packed_file_of
 from modernbert.errors import InputError
 from modernbert.heads.model import ModelConfig
 from modernbert.inference.pipeline import Model
@@ -19,7 +18,6 @@ from modernbert.kernels.native_library import can_int8, require_int8
 from modernbert.pretrained.folder import Pretrained, check_vocabulary, read_folder
 from modernbert.pretrained.hub import fetch
 from modernbert.pretrained.quantized import is_quantized
-from modernbert.pretrained.weights import weight_files
 from modernbert.text.tokenizer import Tokenizer, tokenizer_threads
 
 
@@ -67,12 +65,10 @@ def load(
     # what was saved in 8 bits runs in them where it can, unless another number format was asked for
     is_int8 = is_int8 or (dtype == "auto" and can_int8(chosen_device, backend) and is_quantized(folder))
     chosen_dtype = torch.float32 if is_int8 else resolve_dtype(dtype, chosen_device)
-    packed = packed_file_of(folder, weight_files(folder))
     with tokenizer_threads(num_threads()):  # not more than torch and the kernels may have
-        pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict, cache=packed)
+        pretrained = read_folder(folder, dtype=chosen_dtype, parts=parts, strict=strict, is_cached=True)
     model = Model(pretrained, device=chosen_device, backend=backend, is_int8=is_int8, name=str(name))
-    if packed == packed_file_of(folder, weight_files(folder)):  # else somebody has saved over them meanwhile
-        model.encoder.native.prepare(model.encoder, packed)
+    model.encoder.native.prepare(model.encoder, pretrained.cache)
     return model
 
 

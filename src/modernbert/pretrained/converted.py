@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
@@ -19,6 +18,8 @@ from modernbert.errors import FolderError
 from modernbert.pretrained.weights import read_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor
 
@@ -36,27 +37,30 @@ def cast(
     }
     if dtype is None or not others:
         return dict(tensors)
-    path = None if cache is None else cache.converted_path(str(dtype).removeprefix("torch."))
-    make = partial(_all_to, others, dtype)
-    return dict(tensors) | mapped_or_made(path, {name: t.shape for name, t in others.items()}, dtype, make)
+    kind, shapes = str(dtype).removeprefix("torch."), {name: tensor.shape for name, tensor in others.items()}
+    return dict(tensors) | mapped_or_made(cache, kind, shapes, dtype, partial(_all_to, others, dtype))
 
 
 def mapped_or_made(
-    path: Path | None,
+    cache: PackedFile | None,
+    kind: str,
     shapes: Mapping[str, torch.Size],
     dtype: torch.dtype,
     make: Callable[[], dict[str, Tensor]],
 ) -> dict[str, Tensor]:
-    """The tensors of these names and shapes from the file at `path`, which is made where it is not there.
+    """The tensors of these names and shapes from the cache's file of this kind, made where it is not there.
 
-    Without a path, for tensors that are made faster than a file is mapped, and where the file cannot be
-    written, they are made here.
+    Without a cache, for tensors that are made faster than a file is mapped, and where the file cannot be
+    written, they are made here, and so they are of files that have changed since the cache was asked for.
     """
-    if path is None or sum(shape.numel() for shape in shapes.values()) * dtype.itemsize < FEWEST_BYTES:
+    if cache is None or sum(shape.numel() for shape in shapes.values()) * dtype.itemsize < FEWEST_BYTES:
         return make()
+    path = cache.converted_path(kind)
     if kept := _kept(path, shapes, dtype):
         return kept
     made = make()
+    if not cache.is_current():  # the files were mapped, and may be of another save by now
+        return made
     return (keep(path, partial(_write, made)) and _kept(path, shapes, dtype)) or made
 
 
@@ -66,11 +70,9 @@ def _all_to(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tens
 
 def _kept(path: Path, shapes: Mapping[str, torch.Size], dtype: torch.dtype) -> dict[str, Tensor] | None:
     """The file's tensors; None where there is none, or it holds others."""
-    if not path.exists():
-        return None
     try:
         found = read_file(path)
-    except FolderError:
+    except (FolderError, OSError):
         return None
     is_right = found.keys() == shapes.keys() and all(
         tensor.shape == shapes[name] and tensor.dtype == dtype for name, tensor in found.items()
@@ -79,7 +81,9 @@ def _kept(path: Path, shapes: Mapping[str, torch.Size], dtype: torch.dtype) -> d
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
+    mode = path.stat().st_mode
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # a full disk
         raise OSError(str(error)) from error
+    path.chmod(mode)  # safetensors' own can be read by their owner alone

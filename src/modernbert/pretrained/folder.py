@@ -22,7 +22,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from modernbert.encoder.config import Part, from_json
+from modernbert.encoder.packed_file import PackedFile, packed_file_of
 from modernbert.errors import ConfigError, FolderError
 from modernbert.files import folder_being_written, kept_still, restore_interrupted
 from modernbert.heads.model import ALL_PARTS, ModelConfig
@@ -47,11 +48,8 @@ from modernbert.pretrained.family import head_kind
 from modernbert.pretrained.keys import Keys, naming
 from modernbert.pretrained.other_files import keep_other_files
 from modernbert.pretrained.settings import TextSettings, own_settings, read_settings
-from modernbert.pretrained.weights import fill, read_json, read_weights, state_of, write_weights
+from modernbert.pretrained.weights import fill, read_json, read_weights, state_of, weight_files, write_weights
 from modernbert.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from modernbert.encoder.packed_file import PackedFile
 
 # Parts of published checkpoints that no task of ours uses: kept beside the model and written back.
 _CARRIED = re.compile(
@@ -71,7 +69,7 @@ class Pretrained:
 
     `foreign` keeps the keys of a foreign config.json, and `carried` the tensors that no task here uses, so
     that both can be written back. `dtype_of_file` is what the folder stored. `is_int8`:
-    it stored the matrices of its encoder in 8 bits.
+    it stored the matrices of its encoder in 8 bits. `cache`: where is kept what is made of these weights.
     """
 
     config: ModelConfig
@@ -82,6 +80,7 @@ class Pretrained:
     carried: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     dtype_of_file: torch.dtype | None = None
     is_int8: bool = False
+    cache: PackedFile | None = None
 
 
 def read_folder(
@@ -90,12 +89,12 @@ def read_folder(
     dtype: torch.dtype | None = None,
     parts: Sequence[type[Part]] = (),
     strict: bool = False,
-    cache: PackedFile | None = None,
+    is_cached: bool = False,
 ) -> Pretrained:
     """Read a model folder, its tensors cast to `dtype` (None: as they are stored), on the CPU.
 
     `parts` names the user's own part classes that the model holds. `strict` makes unknown keys of foreign
-    files an error. With a `cache`, weights in another format than the file's are mapped from it. What is read
+    files an error. `is_cached`: weights in another format than the file's are kept and mapped. What is read
     is of one save, also while others save over the folder. Raises FolderError, WeightsError or ConfigError,
     which name the file and the key.
     """
@@ -105,13 +104,15 @@ def read_folder(
             before = _identity(folder)
             if before is None:
                 raise FolderError(f"{folder} is not a folder")
+            cache = packed_file_of(folder, weight_files(folder)) if is_cached else None
             try:
                 read = _read(folder, dtype, parts, strict, cache)
             except Exception:  # whatever it is: half of it may be of another save
                 if _identity(folder) == before:
                     raise
                 continue
-            if _identity(folder) == before:
+            if _identity(folder) == before and (cache is None or cache.is_current()):
+                read.cache = cache
                 return read
     raise FolderError(f"{folder} is saved over again and again while it is read; load it when that is done")
 

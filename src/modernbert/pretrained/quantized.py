@@ -90,9 +90,8 @@ def dequantized(
                 f"{folder}: {name} should be int8 {list(tensor.shape)} with a scale a row; found {found}"
             )
         matrices[name] = tensor, scale
-    path = None if cache is None else cache.converted_path("from_int8")
     shapes = {name: matrix.shape for name, (matrix, _) in matrices.items()}
-    return read | mapped_or_made(path, shapes, torch.float32, lambda: _in_floats(matrices))
+    return read | mapped_or_made(cache, "from_int8", shapes, torch.float32, lambda: _in_floats(matrices))
 
 
 def _in_floats(matrices: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

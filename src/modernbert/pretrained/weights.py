@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's tensors, and their index."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in found if OWNED_FILES.fullmatch(path.name))
+    """The files that hold a folder's tensors, whatever its index calls them, and the index."""
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    named = set[str]()
+    if INDEX_FILE in found:
+        with suppress(FolderError):  # whoever reads the weights will say it
+            weight_map = read_json(folder / INDEX_FILE).get("weight_map")
+            named = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else named
+    return sorted(folder / name for name in found if OWNED_FILES.fullmatch(name) or name in named)
 
 
 def read_file(path: Path) -> dict[str, Tensor]:

@@ -110,7 +110,7 @@ def _from_flat(token_ids: Tensor, lengths: list[int], token_types: Tensor | None
         )
     device = token_ids.device
     starts = [0, *accumulate(lengths)]
-    # by NumPy: threads of torch would be woken for it, and spin for a while on cores that the encoder needs next
+    # by NumPy: threads of torch would be woken for it, and spin on for a while where the encoder needs cores
     positions = np.arange(len(token_ids)) - np.repeat(starts[:-1], lengths)
     return PackedBatch(
         token_ids=token_ids,
