@@ -32,9 +32,8 @@ from modernbert.training.optim import set_learning_rate
 from modernbert.training.parallel import Group, accumulating, whole
 
 CHECKPOINTS = "checkpoints"
-# Steps before which a loss is compared with no mean, how fast the mean follows, and how many standard
-# deviations are within what is usual: a step of one book after much code is no spike.
-NUM_CALM_STEPS, MEAN_DECAY, NUM_DEVIATIONS = 20, 0.95, 6
+# Steps before which nothing is compared with a mean, and how fast the means follow.
+NUM_CALM_STEPS, MEAN_DECAY = 20, 0.95
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +126,7 @@ class Place:
     tokens: int = 0
     stage: str = ""
     mean_loss: float | None = None
-    loss_variance: float = 0.0
+    mean_norm: float | None = None
     num_calm: int = 0
     num_skipped: int = 0
     tokens_at_save: int = 0
@@ -213,14 +212,13 @@ def _take(run: Run, step: TrainingStep) -> dict[str, Any]:
     means = {name: value / weight for name, value in zip(run.job.sums, sums, strict=True)}
     place, loss = run.place, means["loss"]
     if step.stage != place.stage:  # other text, other lengths: other losses
-        place.stage, place.mean_loss, place.loss_variance, place.num_calm = step.stage, None, 0.0, 0
+        place.stage, place.mean_loss, place.mean_norm, place.num_calm = step.stage, None, None, 0
     wrong = _what_is_wrong(run, loss, norm)
     if wrong is None:
         set_learning_rate(run.optimizer, step.peak_learning_rate, step.learning_rate_share)
         run.optimizer.step()
-        mean = loss if place.mean_loss is None else place.mean_loss
-        place.mean_loss = MEAN_DECAY * mean + (1 - MEAN_DECAY) * loss
-        place.loss_variance = MEAN_DECAY * (place.loss_variance + (1 - MEAN_DECAY) * (loss - mean) ** 2)
+        place.mean_loss = _followed(place.mean_loss, loss)
+        place.mean_norm = _followed(place.mean_norm, norm)
         place.num_calm += 1
     else:
         place.num_skipped += 1
@@ -280,17 +278,23 @@ def _gradient_norm(run: Run) -> float:
     return float(norm)
 
 
+def _followed(mean: float | None, value: float) -> float:
+    return value if mean is None else MEAN_DECAY * mean + (1 - MEAN_DECAY) * value
+
+
 def _what_is_wrong(run: Run, loss: float, norm: float) -> str | None:
+    """A high loss alone may be a text of another kind, such as a book after much code, and its gradient is as
+    long as any. Weights that run away have long gradients too.
+    """
     place, ratio = run.place, run.settings.spike_ratio
     if not math.isfinite(loss) or not math.isfinite(norm):
         return "not a number"
-    if place.mean_loss is None or place.num_calm < NUM_CALM_STEPS:
+    if place.mean_loss is None or place.mean_norm is None or place.num_calm < NUM_CALM_STEPS:
         return None
-    deviation = math.sqrt(place.loss_variance)
-    if loss > max(ratio * place.mean_loss, place.mean_loss + NUM_DEVIATIONS * deviation):
+    if loss > ratio * place.mean_loss and norm > ratio * place.mean_norm:
         return (
-            f"loss {loss:.3f} is more than {ratio} times the mean {place.mean_loss:.3f}, and "
-            f"{NUM_DEVIATIONS} standard deviations of {deviation:.3f} above it"
+            f"loss {loss:.3f} and gradient norm {norm:.3f} are more than {ratio} times their means "
+            f"{place.mean_loss:.3f} and {place.mean_norm:.3f}"
         )
     return None
 

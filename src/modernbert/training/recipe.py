@@ -82,8 +82,8 @@ class Recipe:
     """A whole run. The vocabulary's size and padding follow the tokenizer of the shards.
 
     `start_from` names a model folder to go on from, instead of fresh weights; `encoder` is then that of the
-    folder, and None here. A step whose loss is not a number, or more than `spike_ratio` times the running
-    mean and six standard deviations above it, is left out; after `max_skipped_steps` of them the run stops.
+    folder, and None here. A step whose loss is not a number, or whose loss and gradient norm are both more
+    than `spike_ratio` times their running means, is left out; after `max_skipped_steps` the run stops.
     `num_kept` checkpoints are kept, besides the one at the end of each phase.
     """
 
