@@ -1,6 +1,5 @@
 """Packed weights in a file of their own: mapped, shared, never of other weights, never a reason to fail."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,11 +10,9 @@ import modernbert
 from modernbert.encoder import native, packed_file
 from modernbert.heads.embed import EmbedHeadConfig
 from tests.encoder.native_models import needs_native
-from tests.inference.tiny import write_tiny
+from tests.inference.tiny import age, write_tiny
 
 TEXTS = ["Paris is the capital of France.", "bread", "He walked to the store and bought some bread"]
-YESTERDAY_NS = 86_400 * 10**9
-
 pytestmark = needs_native
 
 
@@ -37,12 +34,6 @@ def written(folder, **head):
     write_tiny(folder, EmbedHeadConfig(**head))
     age(folder)
     return folder
-
-
-def age(folder):
-    for path in folder.glob("*.safetensors"):
-        long_ago = path.stat().st_mtime_ns - YESTERDAY_NS
-        os.utime(path, ns=(long_ago, long_ago))
 
 
 def load(folder, dtype="float32"):

@@ -15,9 +15,7 @@ from modernbert.heads.embed import EmbedHeadConfig
 from modernbert.pretrained import converted
 from modernbert.pretrained import folder as folder_module
 from modernbert.pretrained.folder import read_folder, write_folder
-from tests.inference.tiny import write_tiny
-
-YESTERDAY_NS = 86_400 * 10**9
+from tests.inference.tiny import age, write_tiny
 
 
 @pytest.fixture
@@ -33,12 +31,6 @@ def folder(tmp_path):
     write_tiny(tmp_path / "model", EmbedHeadConfig())
     age(tmp_path / "model")
     return tmp_path / "model"
-
-
-def age(folder):
-    for path in folder.glob("*.safetensors"):
-        long_ago = path.stat().st_mtime_ns - YESTERDAY_NS
-        os.utime(path, ns=(long_ago, long_ago))
 
 
 def load(folder, dtype):

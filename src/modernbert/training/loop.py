@@ -283,9 +283,7 @@ def _followed(mean: float | None, value: float) -> float:
 
 
 def _what_is_wrong(run: Run, loss: float, norm: float) -> str | None:
-    """A high loss alone may be a text of another kind, such as a book after much code, and its gradient is as
-    long as any. Weights that run away have long gradients too.
-    """
+    # A high loss alone is a text of another kind, a book after much code: its gradient is as long as any.
     place, ratio = run.place, run.settings.spike_ratio
     if not math.isfinite(loss) or not math.isfinite(norm):
         return "not a number"
